@@ -1,0 +1,78 @@
+# tqdb: `make` lists the targets. Everything lives in .venv; nothing but the distribution's packages that
+# scripts/ensure-system names is installed outside it.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
+ARGS ?=
+CORE := setup.py $(wildcard tqdb/*.pyx tqdb/core/*.pxi tqdb/load/*.pyx)
+DEBUG ?= 0
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test lint bench locust binary clean debug system
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: build  ## show the product: direct against batched on throwaway servers (ARGS=--once to end by itself)
+	@scripts/ensure-system servers
+	@$(VENV)/bin/tqdb demo $(ARGS)
+
+build: $(VENV)/.built  ## virtual environment, compiled core, the command .venv/bin/tqdb
+
+test: build $(VENV)/.dev  ## the test suite, on throwaway servers (ARGS are pytest's)
+	@scripts/ensure-system servers
+	@scripts/ensure-system tools
+	@$(VENV)/bin/pytest $(ARGS)
+
+lint: build $(VENV)/.dev  ## ruff, cython-lint, import-linter
+	@$(VENV)/bin/ruff check .
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/cython-lint tqdb/_core.pyx tqdb/core/*.pxi tqdb/load/_gen.pyx
+	@$(VENV)/bin/lint-imports --no-cache
+
+bench: build  ## the benchmark suite (ARGS="overhead --quick", for instance)
+	@scripts/ensure-system servers
+	@scripts/ensure-system tools
+	@mkdir -p bench-results
+	@$(VENV)/bin/tqdb bench --json bench-results/bench.json $(ARGS)
+
+locust: build $(VENV)/.locust  ## Locust's web page with the shipped locustfiles (ARGS are Locust's)
+	@$(VENV)/bin/tqdb locust $(ARGS)
+
+binary: build $(VENV)/.locust $(VENV)/.binary  ## one executable, dist/tqdb
+	@$(VENV)/bin/pyinstaller --noconfirm --log-level WARN packaging/tqdb.spec
+
+debug:  ## build with bounds checks, line tracing and C assertions
+	@rm -f tqdb/_core.c tqdb/load/_gen.c $(VENV)/.built
+	@TQDB_DEBUG=1 $(MAKE) build
+
+clean:  ## remove everything that was built
+	rm -rf $(VENV) build dist bench-results tqdb.egg-info tqdb/*.so tqdb/load/*.so tqdb/_core.c tqdb/load/_gen.c
+
+$(VENV)/.deps: pyproject.toml constraints.txt
+	@scripts/ensure-system python "$(PYTHON)"
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing Python packages into $(VENV)"
+	@$(PIP) install -c constraints.txt setuptools wheel cython
+	@rm -f $(VENV)/.built
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.deps $(CORE)
+	@echo "compiling the core"
+	@$(PIP) install -c constraints.txt --no-build-isolation -e . > build.log 2>&1 || { cat build.log; exit 1; }
+	@$(VENV)/bin/python setup.py -q build_ext --inplace > build.log 2>&1 || { cat build.log; exit 1; }
+	@rm -f build.log
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.built
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[test,lint]'
+	@touch $@
+
+$(VENV)/.locust: $(VENV)/.built
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[locust]'
+	@touch $@
+
+$(VENV)/.binary: $(VENV)/.built
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[binary]'
+	@touch $@

@@ -1,0 +1,7 @@
+"""Where the frozen executable begins."""
+
+import sys
+
+from tqdb.cli import main
+
+sys.exit(main())

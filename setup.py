@@ -1,0 +1,39 @@
+"""Builds the compiled parts: ``tqdb/_core`` (the proxy's hot path) and ``tqdb/load/_gen`` (the load generator).
+
+``TQDB_DEBUG=1`` compiles with bounds checks, line tracing and C assertions; ``make debug`` sets it.
+"""
+
+import os
+from glob import glob
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+DEBUG = os.environ.get("TQDB_DEBUG") == "1"
+FLAGS = ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-fno-strict-aliasing"]
+FLAGS += ["-Wno-unused-function", "-Wno-unreachable-code", "-Wno-sign-compare"]
+
+extensions = [
+    Extension(
+        "tqdb._core",
+        ["tqdb/_core.pyx"],
+        depends=glob("tqdb/core/*.pxi"),
+        extra_compile_args=FLAGS,
+    ),
+    Extension("tqdb.load._gen", ["tqdb/load/_gen.pyx"], extra_compile_args=FLAGS),
+]
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        annotate=os.environ.get("TQDB_ANNOTATE") == "1",
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": DEBUG,
+            "wraparound": False,
+            "cdivision": not DEBUG,
+            "initializedcheck": DEBUG,
+            "linetrace": DEBUG,
+        },
+    )
+)

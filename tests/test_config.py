@@ -1,0 +1,76 @@
+"""Configuration: every error names file, section and key, and says what is allowed."""
+
+import pytest
+
+from tqdb.config import Address, find_file, parse_address, read_file
+from tqdb.errors import ConfigError
+
+GOOD = "[postgres]\nlisten = 127.0.0.1:5433\n[postgres.main]\nprimary = [::1]:5432   ; the server\n"
+
+
+def read(tmp_path, text, environ=None):
+    path = tmp_path / "tqdb.ini"
+    path.write_text(text)
+    return read_file(path, environ or {})
+
+
+def test_defaults_and_comments(tmp_path):
+    config = read(tmp_path, GOOD + "[writebatch]\nmax_batch_size = 7          ; rows\n# a comment\n")
+    assert config.postgres.backend.primary == Address("::1", 5432)
+    assert config.writebatch.max_batch_size == 7 and config.writebatch.max_wait_ms_limit == 1000
+    assert config.limits.max_client_connections == 10000 and config.limits.drain_timeout == 30
+    assert config.mariadb is None and config.metrics.listen is None
+
+
+def test_environment_wins(tmp_path):
+    config = read(tmp_path, GOOD, {"TQDB_WRITEBATCH_MAX_BATCH_SIZE": "9", "TQDB_POSTGRES_LISTEN": "0.0.0.0:1",
+                                   "TQDB_POSTGRES_MAIN_PRIMARY": "unix:/run/x", "TQDB_BIN": "ignored"})
+    assert config.writebatch.max_batch_size == 9
+    assert config.postgres.backend.primary == Address("/run/x", unix=True)
+    assert str(config.postgres.listen) == "0.0.0.0:1"
+
+
+@pytest.mark.parametrize("text, words", [
+    (GOOD + "[nonsense]\n", ["[nonsense]", "allowed"]),
+    (GOOD + "[limits]\nnonsense = 1\n", ["[limits]", "'nonsense'", "drain_timeout"]),
+    (GOOD + "[limits]\ndrain_timeout = soon\n", ["[limits]", "'drain_timeout'", "'soon'", "seconds from"]),
+    (GOOD + "[writebatch]\nmax_batch_size = 0\n", ["[writebatch]", "'max_batch_size'", "whole number"]),
+    (GOOD + "[postgres.x]\n", ["[postgres.x]", "'primary'"]),
+    (GOOD + "[mariadb.main]\nprimary = a:1\n", ["[mariadb]", "missing"]),
+    ("[postgres]\nlisten = a:1\n", ["[postgres]", "'default'", "[postgres.main]"]),
+    ("[postgres]\nlisten = unix:/x\n[postgres.main]\nprimary = a:1\n", ["'listen'", "socket"]),
+    ("[postgres]\n[postgres.main]\nprimary = a:1\n", ["'listen'", "missing"]),
+    ("[postgres]\nlisten = a:1\n[postgres.main]\nprimary = a\n", ["[postgres.main]", "'primary'", "host:port"]),
+    ("[postgres]\nlisten = a:99999\n[postgres.main]\nprimary = a:1\n", ["'listen'", "65535"]),
+    ("", ["neither"]), ("nonsense", ["tqdb.ini"]), ("[a]\nx=1\nx=2\n", ["tqdb.ini", "x"]),
+])
+def test_errors_tell_where_and_what_is_allowed(tmp_path, text, words):
+    with pytest.raises(ConfigError) as e:
+        read(tmp_path, text)
+    message = str(e.value)
+    assert "\n" not in message and "tqdb.ini" in message
+    assert all(word in message for word in words), message
+
+
+def test_environment_errors_name_the_variable(tmp_path):
+    with pytest.raises(ConfigError, match="TQDB_LIMITS_DRAIN_TIMEOUT"):
+        read(tmp_path, GOOD, {"TQDB_LIMITS_DRAIN_TIMEOUT": "x"})
+
+
+@pytest.mark.parametrize("text", ["localhost:5432", "[fe80::1%eth0]:5432", "unix:/tmp/x", "10.0.0.1:0"])
+def test_addresses_print_as_they_are_read(text):
+    assert str(parse_address(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "host", ":5", "::1:5432", "host:port", "unix:x", "a b:1", "host:-1"])
+def test_addresses_that_are_none(text):
+    with pytest.raises(ValueError):
+        parse_address(text)
+
+
+def test_where_the_file_is_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_file("given.ini", {"TQDB_CONFIG": "x.ini"}) == "given.ini"
+    assert find_file(None, {"TQDB_CONFIG": "x.ini"}) == "x.ini"
+    (tmp_path / "tqdb.ini").write_text("")
+    assert find_file(None, {}) == "tqdb.ini"

@@ -1,0 +1,55 @@
+"""The house keeps its order: imports point down, names of the contract are there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+METRICS = """
+tqdbproxy_query_total tqdbproxy_query_latency_seconds_count tqdbproxy_database_queries_total
+tqdbproxy_backend_write_queries_total tqdbproxy_batched_writes_total tqdbproxy_individual_writes_total
+tqdbproxy_write_excluded_total tqdbproxy_write_batch_size_count tqdbproxy_write_batch_delay_seconds_count
+tqdbproxy_write_batch_latency_seconds_count tqdbproxy_write_batch_flush_total tqdbproxy_write_batch_method_total
+tqdbproxy_write_batch_retries_total tqdbproxy_write_aggregation_factor tqdbproxy_batch_effectiveness_percent
+tqdbproxy_write_ops_per_second tqdbproxy_write_current_delay_ms tqdbproxy_client_connections
+tqdbproxy_server_connections tqdbproxy_hint_errors_total tqdbproxy_protocol_errors_total
+tqdbproxy_label_sets_dropped_total
+""".split()
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
+def test_imports_point_down():
+    done = subprocess.run([Path(sys.executable).parent / "lint-imports", "--no-cache"], cwd=ROOT, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_core_imports_no_room_above_it():
+    rooms = [ROOT / "tqdb/_core.pyx", *(ROOT / "tqdb/core").glob("*.pxi")]
+    assert len(rooms) > 5
+    for room in rooms:
+        imported = re.findall(r"^\s*(?:from|import|cimport)\s+([\w.]+)", room.read_text(), re.MULTILINE)
+        assert not [name for name in imported if name.startswith("tqdb")], room
+
+
+def test_every_metric_of_the_contract(proxy, pg, my, table):
+    connection = pg()
+    connection.execute(f"CREATE TABLE {table} (a int)")
+    connection.execute(f"/* max_wait_ms:5 file:x.py line:7 */ INSERT INTO {table} (a) VALUES (1)")
+    connection.execute(f"/* max_wait_ms:what */ INSERT INTO {table} (a) VALUES (1)")
+    text = proxy.get("/metrics")
+    assert [name for name in METRICS if not re.search(rf"^{name}[ {{]", text, re.MULTILINE)] == []
+    assert proxy.metric("tqdbproxy_write_excluded_total", file="x.py", line="7", query_type="insert") == 1
+    assert proxy.metric("tqdbproxy_hint_errors_total", protocol="postgres") >= 1
+
+
+def test_every_write_is_counted_once(proxy):
+    batched = proxy.metric("tqdbproxy_batched_writes_total")
+    alone = proxy.metric("tqdbproxy_individual_writes_total")
+    writes = sum(proxy.metric("tqdbproxy_query_total", query_type=q)
+                 for q in ("insert", "update", "delete", "replace"))
+    assert batched + alone == writes

@@ -1,0 +1,80 @@
+"""``tqdb check``: is the configuration valid, and is every backend there and what it should be."""
+
+import socket
+import struct
+
+from rich.console import Console
+from rich.table import Table
+
+from tqdb.config import Backend, Config
+from tqdb.errors import TqdbError
+from tqdb.server import resolve
+
+
+def _receive(sock: socket.socket, n: int) -> bytes:
+    data = b""
+    while len(data) < n:
+        part = sock.recv(n - len(data))
+        if not part:
+            raise OSError("it closed the connection")
+        data += part
+    return data
+
+
+def _probe_postgres(sock: socket.socket) -> str:
+    """A start-up packet without a password: any answer of the protocol will do."""
+    body = struct.pack("!I", 196608) + b"user\0tqdb\0database\0postgres\0application_name\0tqdb check\0\0"
+    sock.sendall(struct.pack("!I", len(body) + 4) + body)
+    kind = _receive(sock, 1)
+    if kind not in (b"R", b"E", b"v"):
+        raise OSError("it does not speak the PostgreSQL protocol")
+    return "PostgreSQL, " + ("asks to log in" if kind == b"R" else "refuses user tqdb, as it may")
+
+
+def _probe_mariadb(sock: socket.socket) -> str:
+    header = _receive(sock, 4)
+    payload = _receive(sock, int.from_bytes(header[:3], "little"))
+    if payload[:1] == b"\xff":
+        raise OSError(payload[3:].decode("utf-8", "replace"))
+    if payload[:1] != b"\x0a":
+        raise OSError("it does not speak the MariaDB protocol")
+    return payload[1:payload.index(b"\0")].decode("utf-8", "replace")
+
+
+PROBES = {"postgres": _probe_postgres, "mariadb": _probe_mariadb}
+
+
+def probe(protocol: str, backend: Backend, timeout: float) -> tuple[bool, str]:
+    """Connects to one backend: ``(ok, what was found)``."""
+    error = "no address"
+    try:
+        candidates = resolve(backend.primary)
+    except TqdbError as e:
+        return False, str(e)
+    for family, address in candidates:
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as sock:
+                sock.settimeout(timeout)
+                sock.connect(address)
+                return True, PROBES[protocol](sock)
+        except OSError as e:
+            error = e.strerror or str(e)
+    return False, error
+
+
+def run(config: Config) -> int:
+    """Prints a table of the backends; 0 if all are well."""
+    table = Table(title=f"configuration: {config.source}", title_justify="left")
+    for name in ("backend", "address", "listens on", "state", "found"):
+        table.add_column(name)
+    well = True
+    for protocol, section in config.protocols():
+        for backend in section.backends.values():
+            ok, found = probe(protocol, backend, config.limits.server_connect_timeout)
+            well = well and ok
+            listen = ", ".join(str(x) for x in (section.listen, section.socket) if x is not None)
+            table.add_row(f"{protocol}.{backend.name}", str(backend.primary),
+                          listen if backend.name == section.default else "",
+                          "ok" if ok else "FAILED", found)
+    Console().print(table)
+    return 0 if well else 1

@@ -1,0 +1,125 @@
+"""The commands."""
+
+import argparse
+import logging
+import sys
+
+from tqdb import __version__
+from tqdb.config import Config, find_file, from_arguments, read_file
+from tqdb.errors import ConfigError, TqdbError
+
+
+def _configuration(args) -> Config:
+    """The configuration that ``serve`` and ``check`` work with."""
+    given = any((args.postgres, args.mariadb, args.listen_postgres, args.listen_mariadb, args.metrics))
+    if given and args.config:
+        raise ConfigError("command line: -c and addresses exclude each other; allowed: one of them")
+    if given:
+        return from_arguments(args.postgres, args.mariadb, args.listen_postgres, args.listen_mariadb,
+                              args.metrics)
+    path = find_file(args.config)
+    if path is None:
+        raise ConfigError("no configuration: give -c FILE, set TQDB_CONFIG, write ./tqdb.ini or "
+                          "/etc/tqdb/tqdb.ini, or name a backend with --postgres or --mariadb HOST:PORT")
+    return read_file(path)
+
+
+def serve(args) -> int:
+    from tqdb.server import Server
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr,
+                        format="%(asctime)s %(levelname)s %(message)s")
+    Server(_configuration(args)).run()
+    return 0
+
+
+def check(args) -> int:
+    from tqdb.check import run
+
+    return run(_configuration(args))
+
+
+def demo(args) -> int:
+    from tqdb.load.demo import run
+
+    return run(args.seconds, args.once, args.connections)
+
+
+def bench(args) -> int:
+    from tqdb.load.bench import run
+
+    return run(args.scenario, args.quick, args.seconds, args.json)
+
+
+def locust(args) -> int:
+    from tqdb.load.locust import run
+
+    return run(args.arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tqdb", description="A transparent proxy for PostgreSQL and MariaDB that turns many small "
+        "writes into few.")
+    parser.add_argument("--version", action="version", version=f"tqdb {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name, function, text):
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(function=function)
+        return sub
+
+    for name, function, text in (
+            ("serve", serve, "run the proxy in the foreground until SIGTERM or SIGINT"),
+            ("check", check, "validate the configuration and connect to every backend")):
+        sub = command(name, function, text)
+        sub.add_argument("-c", "--config", metavar="FILE", help="configuration file (default: $TQDB_CONFIG, "
+                         "./tqdb.ini, /etc/tqdb/tqdb.ini)")
+        sub.add_argument("--postgres", metavar="HOST:PORT", help="PostgreSQL backend")
+        sub.add_argument("--mariadb", metavar="HOST:PORT", help="MariaDB backend")
+        sub.add_argument("--listen-postgres", metavar="HOST:PORT", help="default 127.0.0.1:5433")
+        sub.add_argument("--listen-mariadb", metavar="HOST:PORT", help="default 127.0.0.1:3307")
+        sub.add_argument("--metrics", metavar="HOST:PORT", help="address of /metrics and the dashboard")
+
+    sub = command("demo", demo, "start throwaway servers and show the same write load direct and batched")
+    sub.add_argument("--seconds", type=_positive, default=8.0, metavar="N", help="length of each run (default 8)")
+    sub.add_argument("--connections", type=int, default=256, metavar="N", help="writers (default 256)")
+    sub.add_argument("--once", action="store_true", help="end after the table instead of staying up")
+
+    sub = command("bench", bench, "run the benchmark suite on throwaway servers")
+    sub.add_argument("scenario", nargs="*", metavar="SCENARIO", help="write, overhead; default: all")
+    sub.add_argument("--quick", action="store_true", help="short runs")
+    sub.add_argument("--seconds", type=_positive, metavar="N", help="length of each measurement")
+    sub.add_argument("--json", metavar="FILE", help="write the results to FILE")
+
+    sub = command("locust", locust, "Locust with the shipped locustfiles; all of Locust's own options")
+    sub.add_argument("arguments", nargs=argparse.REMAINDER, metavar="…", help="Locust's options; --host is a "
+                     "database URL (postgresql://user@host:port/db, mysql://…)")
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; returns the exit code (0 done, 1 failed while running, 2 bad usage)."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["locust"] and argv[1:2] not in (["--help"], ["-h"]):
+        # Locust's own options would be taken for tqdb's
+        args = argparse.Namespace(function=locust, arguments=argv[1:])
+    else:
+        args = _parser().parse_args(argv)
+    try:
+        return args.function(args)
+    except ConfigError as e:
+        print(f"tqdb: {e}", file=sys.stderr)
+        return 2
+    except TqdbError as e:
+        print(f"tqdb: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130

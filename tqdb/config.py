@@ -1,0 +1,271 @@
+"""Configuration: an INI file and ``TQDB_<SECTION>_<KEY>`` variables become frozen dataclasses.
+
+Every error is a ``ConfigError`` of one line that names file, section and key, what is wrong and what is allowed.
+"""
+
+import configparser
+import os
+import re
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+from tqdb.errors import ConfigError
+
+SEARCH_PATH = ("tqdb.ini", "/etc/tqdb/tqdb.ini")
+PROTOCOLS = ("postgres", "mariadb")
+_ENV_SECTIONS = ("METRICS", "WRITEBATCH", "POSTGRES", "MARIADB", "LIMITS")
+
+
+@dataclass(frozen=True)
+class Address:
+    """``host:port``, ``[ipv6]:port`` or ``unix:/path`` (then ``port`` is 0 and ``host`` the path)."""
+
+    host: str
+    port: int = 0
+    unix: bool = False
+
+    def __str__(self) -> str:
+        if self.unix:
+            return f"unix:{self.host}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """An ``Address`` from its text; ValueError tells what is allowed."""
+    if text.startswith("unix:"):
+        if not text.startswith("unix:/"):
+            raise ValueError("allowed: unix:/absolute/path")
+        return Address(text[5:], unix=True)
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\s:\[\]]+)):(\d+)", text)
+    if not match or not 0 <= int(match[3]) <= 65535:
+        raise ValueError("allowed: host:port, [ipv6]:port or unix:/path, port 0 to 65535")
+    return Address(match[1] or match[2], int(match[3]))
+
+
+def _listen(text: str) -> Address:
+    address = parse_address(text)
+    if address.unix:
+        raise ValueError("allowed: host:port or [ipv6]:port (a Unix socket goes into the key 'socket')")
+    return address
+
+
+def _path(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError("allowed: an absolute path")
+    return text
+
+
+def _whole(low: int, high: int):
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\d+", text) or not low <= int(text) <= high:
+            raise ValueError(f"allowed: a whole number from {low} to {high}")
+        return int(text)
+    return parse
+
+
+def _seconds(low: float, high: float):
+    def parse(text: str) -> float:
+        if not re.fullmatch(r"\d+(\.\d+)?", text) or not low <= float(text) <= high:
+            raise ValueError(f"allowed: seconds from {low} to {high}")
+        return float(text)
+    return parse
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_]+", text):
+        raise ValueError("allowed: letters, digits and _")
+    return text
+
+
+def _option(default, parse, doc: str):
+    return field(default=default, metadata={"parse": parse, "doc": doc})
+
+
+@dataclass(frozen=True)
+class Metrics:
+    listen: Address | None = _option(None, _listen, "address of /metrics, /healthz and the dashboard")
+
+
+@dataclass(frozen=True)
+class WriteBatch:
+    max_batch_size: int = _option(1000, _whole(1, 100000), "rows in one batch")
+    max_wait_ms_limit: int = _option(1000, _whole(1, 3600000), "hints above it are cut to it, milliseconds")
+    max_batch_bytes: int = _option(1048576, _whole(1024, 15728640), "bytes of one batch")
+    max_label_sets: int = _option(1000, _whole(0, 1000000), "bound on metric series by file and line")
+
+
+@dataclass(frozen=True)
+class Limits:
+    max_client_connections: int = _option(10000, _whole(1, 1000000), "clients at a time")
+    client_login_timeout: float = _option(30, _seconds(0.1, 3600), "seconds a login may take")
+    server_connect_timeout: float = _option(5, _seconds(0.1, 3600), "seconds to reach a backend")
+    drain_timeout: float = _option(30, _seconds(0, 86400), "seconds that SIGTERM leaves for what is under way")
+    max_message_bytes: int = _option(
+        1073741824, _whole(65536, 2147483647), "longest PostgreSQL message taken from a client")
+
+
+@dataclass(frozen=True)
+class Backend:
+    name: str
+    primary: Address = _option(None, parse_address, "the server: host:port, [ipv6]:port or unix:/path")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    listen: Address | None = _option(None, _listen, "address to listen on")
+    socket: str | None = _option(None, _path, "Unix socket to listen on as well")
+    default: str = _option("main", _name, "name of the backend section that serves")
+    backends: dict[str, Backend] = field(default_factory=dict)
+
+    @property
+    def backend(self) -> Backend:
+        return self.backends[self.default]
+
+
+@dataclass(frozen=True)
+class Config:
+    """One whole configuration; a protocol that is None is not listened on."""
+
+    source: str = ""
+    metrics: Metrics = Metrics()
+    writebatch: WriteBatch = WriteBatch()
+    limits: Limits = Limits()
+    postgres: Protocol | None = None
+    mariadb: Protocol | None = None
+
+    def protocols(self) -> list[tuple[str, Protocol]]:
+        return [(name, getattr(self, name)) for name in PROTOCOLS if getattr(self, name)]
+
+
+_SECTIONS = {"metrics": Metrics, "writebatch": WriteBatch, "limits": Limits,
+             "postgres": Protocol, "mariadb": Protocol}
+
+
+def options(cls) -> dict:
+    """The configurable fields of a section's class by key."""
+    return {f.name: f for f in fields(cls) if "parse" in f.metadata}
+
+
+def _fill(cls, values: dict[str, tuple[str, str]], section: str, **extra):
+    """An instance of ``cls`` from ``{key: (text, where)}``."""
+    known = options(cls)
+    out = {}
+    for key, (text, where) in values.items():
+        if key not in known:
+            raise ConfigError(f"{where}: section [{section}]: unknown key '{key}'; "
+                              f"allowed: {', '.join(known)}")
+        try:
+            out[key] = known[key].metadata["parse"](text)
+        except ValueError as e:
+            raise ConfigError(f"{where}: section [{section}]: key '{key}': '{text}' is not valid; {e}") from None
+    return cls(**extra, **out)
+
+
+def _environment(environ: dict[str, str]) -> dict[str, dict[str, tuple[str, str]]]:
+    """Settings from the environment as ``{section: {key: (text, where)}}``."""
+    found: dict[str, dict[str, tuple[str, str]]] = {}
+    for name, text in sorted(environ.items()):
+        match = re.fullmatch(rf"TQDB_({'|'.join(_ENV_SECTIONS)})_(\w+)", name)
+        if not match:
+            continue
+        section, key = match[1].lower(), match[2].lower()
+        if section in PROTOCOLS and key not in options(Protocol):
+            backend, _, last = key.rpartition("_")
+            if backend:
+                section, key = f"{section}.{backend}", last
+        found.setdefault(section, {})[key] = (text, f"environment variable {name}")
+    return found
+
+
+def build(sections: dict[str, dict[str, tuple[str, str]]], source: str) -> Config:
+    """A ``Config`` from ``{section: {key: (text, where)}}``."""
+    parts: dict[str, object] = {}
+    backends: dict[str, dict[str, Backend]] = {p: {} for p in PROTOCOLS}
+    for section, values in sections.items():
+        protocol, dot, name = section.partition(".")
+        if dot and protocol in PROTOCOLS:
+            if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+                raise ConfigError(f"{source}: section [{section}]: a backend's name has letters, digits and _")
+            backend = _fill(Backend, values, section, name=name)
+            if backend.primary is None:
+                raise ConfigError(f"{source}: section [{section}]: key 'primary' is missing; "
+                                  f"allowed: host:port, [ipv6]:port or unix:/path")
+            backends[protocol][name] = backend
+        elif section not in _SECTIONS:
+            raise ConfigError(f"{source}: unknown section [{section}]; allowed: {', '.join(_SECTIONS)}, "
+                              f"postgres.NAME, mariadb.NAME")
+    for section, cls in _SECTIONS.items():
+        if section in sections:
+            extra = {"backends": backends[section]} if section in PROTOCOLS else {}
+            parts[section] = _fill(cls, sections[section], section, **extra)
+    for name in PROTOCOLS:
+        protocol = parts.get(name)
+        if protocol is None:
+            if backends[name]:
+                raise ConfigError(f"{source}: section [{name}] is missing, though "
+                                  f"[{name}.{next(iter(backends[name]))}] is there")
+            continue
+        if protocol.listen is None and protocol.socket is None:
+            raise ConfigError(f"{source}: section [{name}]: key 'listen' is missing; allowed: host:port")
+        if protocol.default not in protocol.backends:
+            raise ConfigError(f"{source}: section [{name}]: key 'default': there is no section "
+                              f"[{name}.{protocol.default}]")
+    config = Config(source=source, **parts)
+    if not config.protocols():
+        raise ConfigError(f"{source}: neither [postgres] nor [mariadb] is configured")
+    return config
+
+
+def read_file(path: str | Path, environ: dict[str, str] | None = None) -> Config:
+    """Reads an INI file, with the environment's settings over it."""
+    parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";", "#"),
+                                       default_section="\0none")
+    try:
+        with open(path, encoding="utf-8") as f:
+            parser.read_file(f, source=str(path))
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be read: {e.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text") from None
+    except configparser.Error as e:
+        raise ConfigError(f"{path}: {' '.join(str(e).split())}") from None
+    sections = {name: {k: (v, str(path)) for k, v in parser.items(name)} for name in parser.sections()}
+    for section, values in _environment(os.environ if environ is None else environ).items():
+        sections.setdefault(section, {}).update(values)
+    return build(sections, str(path))
+
+
+def find_file(explicit: str | None, environ: dict[str, str] | None = None) -> str | None:
+    """The file to read: given, ``$TQDB_CONFIG``, ``./tqdb.ini``, ``/etc/tqdb/tqdb.ini``; None if there is none."""
+    environ = os.environ if environ is None else environ
+    chosen = explicit or environ.get("TQDB_CONFIG")
+    if chosen:
+        return chosen
+    return next((p for p in SEARCH_PATH if Path(p).is_file()), None)
+
+
+def from_arguments(postgres: str | None, mariadb: str | None, listen_postgres: str | None,
+                   listen_mariadb: str | None, metrics: str | None) -> Config:
+    """A configuration from the command line alone (and the environment)."""
+    sections: dict[str, dict[str, tuple[str, str]]] = {}
+    where = "command line"
+    for name, primary, listen, port in (("postgres", postgres, listen_postgres, 5433),
+                                        ("mariadb", mariadb, listen_mariadb, 3307)):
+        if primary:
+            sections[f"{name}.main"] = {"primary": (primary, where)}
+            sections[name] = {"listen": (listen or f"127.0.0.1:{port}", where)}
+        elif listen:
+            raise ConfigError(f"command line: --listen-{name} needs --{name} HOST:PORT")
+    if metrics:
+        sections["metrics"] = {"listen": (metrics, where)}
+    for section, values in _environment(dict(os.environ)).items():
+        known = sections.setdefault(section, {})
+        for key, value in values.items():
+            known.setdefault(key, value)
+    return build(sections, where)
+
+
+def with_listen(config: Config, **listen: Address) -> Config:
+    """A copy whose listening addresses are replaced, by protocol or ``metrics``."""
+    parts = {name: replace(getattr(config, name), listen=address) for name, address in listen.items()}
+    return replace(config, **parts)

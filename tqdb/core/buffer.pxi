@@ -1,0 +1,91 @@
+# A growable run of bytes with a read end and a write end.
+
+cdef extern from *:
+    """
+    static inline uint32_t tq_be32(const char *p) {
+        const unsigned char *u = (const unsigned char *)p;
+        return ((uint32_t)u[0] << 24) | ((uint32_t)u[1] << 16) | ((uint32_t)u[2] << 8) | u[3];
+    }
+    static inline void tq_put_be32(char *p, uint32_t v) {
+        p[0] = (char)(v >> 24); p[1] = (char)(v >> 16); p[2] = (char)(v >> 8); p[3] = (char)v;
+    }
+    """
+    uint32_t tq_be32(const char* p) nogil
+    void tq_put_be32(char* p, uint32_t v) nogil
+
+cdef Py_ssize_t KEEP_BYTES = 16384       # an emptied buffer larger than this gives its memory back
+
+
+cdef class Buffer:
+    """Bytes appended at the end and consumed from the start.
+
+    A pointer from ``ptr()`` is valid until the next ``append``/``reserve``/``consume`` on this buffer.
+    An empty buffer holds no more than ``KEEP_BYTES`` of memory, so an idle connection costs little.
+    """
+    cdef char* data
+    cdef Py_ssize_t start
+    cdef Py_ssize_t end
+    cdef Py_ssize_t cap
+
+    def __dealloc__(self):
+        free(self.data)
+
+    cdef inline Py_ssize_t size(self) noexcept:
+        return self.end - self.start
+
+    cdef inline char* ptr(self) noexcept:
+        return self.data + self.start
+
+    cdef char* reserve(self, Py_ssize_t n) except NULL:
+        """Room for n more bytes; the caller writes them at the returned pointer and adds n to ``end``."""
+        cdef Py_ssize_t used = self.end - self.start
+        cdef Py_ssize_t cap
+        cdef char* data
+        if self.end + n > self.cap:
+            if self.start > 0 and used + n <= self.cap and self.start >= used:
+                memmove(self.data, self.data + self.start, used)
+            else:
+                cap = self.cap * 2 if self.cap else 256
+                if cap < used + n:
+                    cap = used + n
+                data = <char*>malloc(cap)
+                if data == NULL:
+                    raise MemoryError()
+                if used:
+                    memcpy(data, self.data + self.start, used)
+                free(self.data)
+                self.data = data
+                self.cap = cap
+            self.start = 0
+            self.end = used
+        return self.data + self.end
+
+    cdef inline int append(self, const char* p, Py_ssize_t n) except -1:
+        if n <= 0:
+            return 0
+        memcpy(self.reserve(n), p, n)
+        self.end += n
+        return 0
+
+    cdef inline int append_bytes(self, bytes b) except -1:
+        return self.append(PyBytes_AS_STRING(b), PyBytes_GET_SIZE(b))
+
+    cdef inline void consume(self, Py_ssize_t n) noexcept:
+        self.start += n
+        if self.start >= self.end:
+            self.clear()
+
+    cdef inline void clear(self) noexcept:
+        self.start = self.end = 0
+        if self.cap > KEEP_BYTES:
+            free(self.data)
+            self.data = NULL
+            self.cap = 0
+
+    cdef bytes take(self):
+        cdef bytes b = PyBytes_FromStringAndSize(self.ptr(), self.size()) if self.size() else b""
+        self.clear()
+        return b
+
+    def __len__(self):
+        return self.size()

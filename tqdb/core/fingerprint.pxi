@@ -1,0 +1,80 @@
+# Which sessions are alike: classes of sessions, interned by what distinguishes their behaviour.
+
+cdef class Group
+
+
+cdef enum FactsState:
+    T_UNKNOWN = 0       # the catalogue has not been asked
+    T_OPEN              # rows may be merged
+    T_REFUSED           # the table, or the sessions, do not allow it
+
+
+cdef class TableFacts:
+    """What the catalogue said of one table, for statements that name the same columns and functions."""
+    cdef int state
+    cdef int reason                 # Reason, when refused
+    cdef uint64_t epoch             # the engine's DDL epoch when the catalogue was asked
+    cdef double expires             # when it is to be asked again
+    cdef bint probing
+    cdef int id_step                # distance of consecutive insert ids, 0 without an auto-increment column
+    cdef Py_ssize_t byte_limit      # what the server takes in one statement, 0: no limit of its own
+
+
+cdef class SessionClass:
+    """Sessions that would answer any write alike: same backend, identity, parameters, history of SETs.
+
+    Keeps what is known of tables as these sessions see them, and counts how many of them send hinted writes:
+    those are the ones a gathering batch may wait for.
+    """
+    cdef readonly bytes key
+    cdef readonly int members
+    cdef dict groups              # Shape -> Group
+    cdef dict tables              # a verdict's ``facts_key`` -> TableFacts
+    cdef Engine engine
+
+    def __init__(self, Engine engine, bytes key):
+        self.engine = engine
+        self.key = key
+        self.groups = {}
+        self.tables = {}
+
+
+cdef class ClassRegistry:
+    """Classes by key. A class that no session belongs to stays among the last ``idle_limit`` of its kind.
+
+    Short connections would otherwise ask the catalogue anew each time.
+    """
+    cdef Engine engine
+    cdef dict live
+    cdef object idle
+    cdef int idle_limit
+
+    def __init__(self, Engine engine, int idle_limit=256):
+        self.engine = engine
+        self.live = {}
+        self.idle = OrderedDict()
+        self.idle_limit = idle_limit
+
+    cdef SessionClass enter(self, bytes key):
+        cdef SessionClass cls = self.live.get(key)
+        if cls is None:
+            cls = self.idle.pop(key, None)
+            if cls is None:
+                cls = SessionClass(self.engine, key)
+            self.live[key] = cls
+        cls.members += 1
+        return cls
+
+    cdef int leave(self, SessionClass cls) except -1:
+        cls.members -= 1
+        if cls.members == 0:
+            del self.live[cls.key]
+            self.idle[cls.key] = cls
+            if len(self.idle) > self.idle_limit:
+                self.idle.popitem(last=False)
+        return 0
+
+
+cdef bytes mix(bytes digest, bytes tag, bytes data):
+    """The next value of a running fingerprint: order counts, 16 bytes."""
+    return hashlib.blake2b(data, digest_size=16, key=digest, person=tag.ljust(16, b"\0")).digest()

@@ -1,0 +1,532 @@
+# MariaDB/MySQL: the server connection.
+
+cdef enum MyResponse:
+    RS_FIRST = 0        # the first packet of a result
+    RS_COLUMNS
+    RS_COLUMNS_EOF
+    RS_ROWS
+    RS_PREPARE_PARAMS
+    RS_PREPARE_PARAMS_EOF
+    RS_PREPARE_COLUMNS
+    RS_PREPARE_COLUMNS_EOF
+
+cdef enum MyPacketKind:
+    PK_OTHER = 0
+    PK_OK
+    PK_ERR
+    PK_HEAD             # column count, column definitions and the EOF behind them
+    PK_ROW
+    PK_END
+
+cdef enum MyBatchPhase:
+    MB_BEGIN = 0
+    MB_INSERT
+    MB_LAST_ID
+    MB_COMMIT
+    MB_ROLLBACK
+
+cdef bytes MY_BEGIN = my_command(COM_QUERY, b"BEGIN")
+cdef bytes MY_LOCK_WAIT = b"SET STATEMENT innodb_lock_wait_timeout=1 FOR "
+cdef bytes MY_COMMIT = my_command(COM_QUERY, b"COMMIT")
+cdef bytes MY_ROLLBACK = my_command(COM_QUERY, b"ROLLBACK")
+cdef bytes MY_LAST_ID = my_command(COM_QUERY, b"SELECT LAST_INSERT_ID()")
+
+
+cdef class MyServer(ServerConn):
+    """The server's end: follows every answer packet by packet, for its end and its status flags."""
+    cdef MySession client
+    cdef int response               # MyResponse
+    cdef uint64_t columns           # column definitions still to come
+    cdef uint32_t prepare_columns
+    cdef bint continued
+    cdef bint done                  # the packet just read ended the answer to a command
+    cdef bint failed                # … with an error
+    # of the last OK, EOF or ERR
+    cdef uint32_t status
+    cdef uint32_t warnings
+    cdef uint64_t affected
+    cdef uint64_t insert_id
+    cdef int error
+    cdef list rows                  # of the proxy's own statement
+    cdef bint hidden_failed
+    cdef bint begin_failed
+    cdef bint mariadb               # and not MySQL, which knows no SET STATEMENT
+    cdef bytes tail                 # payload of the packet that ends a RETURNING result
+
+    def __init__(self, Engine engine):
+        self.engine = engine
+
+    cdef Py_ssize_t parse(self, const char* p, Py_ssize_t n) except -1:
+        cdef Py_ssize_t i = 0
+        cdef Py_ssize_t relayed = 0
+        cdef Py_ssize_t part, length
+        cdef uint8_t mark
+        cdef int command
+        cdef MySession client = self.client
+        if client.state == MY_RAW:
+            client.out.append(p, n)
+            client.mark()
+            return n
+        while i < n:
+            if self.skip:
+                part = min(self.skip, n - i)
+                self.skip -= part
+                i += part
+                continue
+            if n - i < MY_HEADER:
+                break
+            length = my_length(p + i)
+            if client.state < MY_READY:
+                if n - i < MY_HEADER + length:
+                    break
+                self.login_packet(p + i, length)
+                if self.closed:
+                    return n
+                i += MY_HEADER + length
+                relayed = i
+                continue
+            if self.batch is not None or self.hidden:
+                self.relay(p + relayed, i - relayed)
+                relayed = i
+                if n - i < MY_HEADER + length:
+                    break
+                if self.batch is not None:
+                    self.batch_packet(p + i, length)
+                else:
+                    self.hidden_packet(p + i, length)
+                if self.closed:
+                    return n
+                i += MY_HEADER + length
+                relayed = i
+                continue
+            if client.ncommands == 0:
+                # nothing was asked: the server says why it goes
+                if n - i < MY_HEADER + length:
+                    break
+                i += MY_HEADER + length
+                continue
+            if self.continued:
+                self.continued = length == MY_MAX_PACKET
+            else:
+                if n - i < MY_HEADER + min(length, MY_LOOK):
+                    break
+                mark = <uint8_t>p[i + MY_HEADER] if length else 1
+                if (mark == MARK_OK or mark >= MARK_EOF) and length < 65536 and n - i < MY_HEADER + length:
+                    break
+                self.continued = length == MY_MAX_PACKET
+                command = client.commands[client.first_command]
+                self.done = self.failed = False
+                self.read_packet(command, p + i + MY_HEADER, length)
+                if self.done:
+                    i += MY_HEADER + length
+                    self.relay(p + relayed, i - relayed)
+                    relayed = i
+                    client.on_done(command, self.failed)
+                    continue
+            part = min(MY_HEADER + length, n - i)
+            self.skip = MY_HEADER + length - part
+            i += part
+        self.relay(p + relayed, i - relayed)
+        return i
+
+    # --- login ----------------------------------------------------------------------------------------
+
+    cdef int login_packet(self, const char* p, Py_ssize_t length) except -1:
+        cdef MySession client = self.client
+        cdef uint8_t mark = <uint8_t>p[MY_HEADER] if length else 0
+        if client.state == MY_GREETING:
+            if mark == MARK_ERR:
+                self.relay(p, MY_HEADER + length)
+                client.finish()
+                return 0
+            greeting = self.greeting(p[MY_HEADER:MY_HEADER + length])
+            if greeting is None:
+                log.error("server %s does not speak protocol 10; connection closed", client.backend)
+                client.refuse("connect", "The server does not speak protocol version 10")
+                self.abort()
+                return 0
+            client.state = MY_LOGIN
+            client.out.append_bytes(my_packet(0, greeting))
+            client.mark()
+            return client.release()
+        self.relay(p, MY_HEADER + length)
+        client.sequence = <uint8_t>p[3]
+        if mark == MARK_OK and client.state == MY_AUTH:
+            self.read_ok(p + MY_HEADER, length)
+            client.on_status(self.status, 0)
+            client.login_done()
+        elif mark == MARK_ERR:
+            client.finish()
+        return 0
+
+    cdef greeting(self, bytes payload):
+        """The server's greeting without what the proxy cannot carry; None if it is of another protocol."""
+        nul = payload.find(b"\0")
+        at = nul + 14                       # protocol, version\0, thread id, 8 bytes of scramble, filler
+        if payload[:1] != b"\x0a" or nul < 0 or len(payload) < at + 16:
+            return None
+        self.mariadb = b"mariadb" in payload[1:nul].lower()
+        lower = int.from_bytes(payload[at:at + 2], "little") & ~(CLIENT_COMPRESS | CLIENT_SSL)
+        upper = int.from_bytes(payload[at + 5:at + 7], "little") & ~(
+            (CLIENT_ZSTD | CLIENT_QUERY_ATTRIBUTES) >> 16)
+        extended = payload[at + 14:at + 18]
+        if not lower & CLIENT_MYSQL:
+            extended = (int.from_bytes(extended, "little") & ~MARIADB_COM_MULTI).to_bytes(4, "little")
+        return b"".join((payload[:at], lower.to_bytes(2, "little"), payload[at + 2:at + 5],
+                         upper.to_bytes(2, "little"), payload[at + 7:at + 14], extended,
+                         payload[at + 18:]))
+
+    # --- one packet of an answer ------------------------------------------------------------------------
+
+    cdef int read_ok(self, const char* q, Py_ssize_t n) except -1:
+        cdef Py_ssize_t i = 1
+        i += read_lenenc(q + i, n - i, &self.affected)
+        i += read_lenenc(q + i, n - i, &self.insert_id)
+        if n >= i + 4:
+            self.status = le16(q + i)
+            self.warnings = le16(q + i + 2)
+        return 0
+
+    cdef int read_eof(self, const char* q, Py_ssize_t n) except -1:
+        self.affected = self.insert_id = 0
+        if n >= 5:
+            self.warnings = le16(q + 1)
+            self.status = le16(q + 3)
+        return 0
+
+    cdef int end_result(self) except -1:
+        """An OK or EOF ended a result: another may follow."""
+        self.response = RS_FIRST
+        if not self.status & STATUS_MORE_RESULTS:
+            self.done = True
+        if self.batch is None and not self.hidden:
+            self.client.on_status(self.status, self.insert_id)
+        return 0
+
+    cdef int read_error(self, const char* q, Py_ssize_t n) except -1:
+        self.error = le16(q + 1) if n >= 3 else 0
+        if self.error == 0xFFFF and self.client.extended & MARIADB_PROGRESS and self.response == RS_FIRST:
+            return PK_OTHER             # a progress report
+        self.response = RS_FIRST
+        self.done = self.failed = True
+        return PK_ERR
+
+    cdef int read_packet(self, int command, const char* q, Py_ssize_t n) except -1:
+        """Classifies one packet of the answer to ``command`` and moves the response state on."""
+        cdef uint8_t mark = <uint8_t>q[0] if n else 1
+        cdef bint deprecate_eof = self.client.capabilities & CLIENT_DEPRECATE_EOF != 0
+        if self.response == RS_ROWS:
+            return self.read_row(mark, deprecate_eof, q, n)
+        if self.response == RS_FIRST:
+            if command == COM_STMT_FETCH or command == COM_FIELD_LIST:
+                return self.read_row(mark, deprecate_eof, q, n)
+            return self.read_first(command, mark, deprecate_eof, q, n)
+        if self.response == RS_COLUMNS:
+            self.columns -= 1
+            if self.columns == 0:
+                self.response = RS_ROWS if deprecate_eof else RS_COLUMNS_EOF
+            return PK_HEAD
+        if self.response == RS_COLUMNS_EOF:
+            self.read_eof(q, n)
+            self.response = RS_ROWS
+            if self.status & STATUS_CURSOR_EXISTS:
+                self.end_result()
+                return PK_END
+            return PK_HEAD
+        if self.response == RS_PREPARE_PARAMS or self.response == RS_PREPARE_COLUMNS:
+            self.columns -= 1
+            if self.columns == 0:
+                if deprecate_eof:
+                    self.after_prepare_part()
+                else:
+                    self.response += 1
+            return PK_OTHER
+        self.after_prepare_part()
+        return PK_OTHER
+
+    cdef int read_row(self, uint8_t mark, bint deprecate_eof, const char* q, Py_ssize_t n) except -1:
+        if mark == MARK_ERR:
+            return self.read_error(q, n)
+        if mark == MARK_EOF and n < (MY_MAX_PACKET if deprecate_eof else 9):
+            if deprecate_eof and n >= 7:
+                self.read_ok(q, n)
+            else:
+                self.read_eof(q, n)
+            self.end_result()
+            return PK_END
+        return PK_ROW
+
+    cdef int read_first(self, int command, uint8_t mark, bint deprecate_eof, const char* q,
+                        Py_ssize_t n) except -1:
+        cdef Py_ssize_t size
+        if command == COM_STATISTICS:
+            self.done = True
+            return PK_OTHER
+        if mark == MARK_ERR:
+            if command == COM_STMT_PREPARE and self.client.prepared:
+                self.client.prepared.popleft()
+            return self.read_error(q, n)
+        if mark == MARK_OK:
+            if command == COM_STMT_PREPARE:
+                self.read_prepare_ok(q, n)
+                return PK_OTHER
+            self.read_ok(q, n)
+            self.end_result()
+            return PK_OK
+        if command == COM_CHANGE_USER:
+            return PK_OTHER             # the authentication exchange goes on
+        if mark == MARK_EOF and n < 9:
+            self.read_eof(q, n)
+            self.end_result()
+            return PK_END
+        if mark == MARK_INFILE:
+            self.client.in_infile = True
+            return PK_OTHER
+        size = read_lenenc(q, n, &self.columns)
+        if self.client.extended & MARIADB_CACHE_METADATA and n > size and q[size] == 0:
+            self.columns = 0
+        self.response = RS_COLUMNS if self.columns else RS_ROWS if deprecate_eof else RS_COLUMNS_EOF
+        return PK_HEAD
+
+    cdef int read_prepare_ok(self, const char* q, Py_ssize_t n) except -1:
+        """Statement id, column and parameter counts; the definitions follow, parameters first."""
+        cdef MySession client = self.client
+        cdef uint32_t params
+        known = client.prepared.popleft() if client.prepared else None
+        if n < 9:
+            self.done = True
+            return 0
+        if known is not None:
+            if len(client.statements) >= MAX_NAMED_STATEMENTS:
+                client.statements.clear()
+            client.statements[le32(q + 1)] = known
+            client.statements[0xFFFFFFFF] = known       # "the last one prepared"
+        self.prepare_columns = le16(q + 5)
+        params = le16(q + 7)
+        if params:
+            self.columns = params
+            self.response = RS_PREPARE_PARAMS
+            return 0
+        return self.begin_prepare_columns()
+
+    cdef int begin_prepare_columns(self) except -1:
+        if self.prepare_columns:
+            self.columns = self.prepare_columns
+            self.response = RS_PREPARE_COLUMNS
+        else:
+            self.response = RS_FIRST
+            self.done = True
+        return 0
+
+    cdef int after_prepare_part(self) except -1:
+        if self.response == RS_PREPARE_PARAMS or self.response == RS_PREPARE_PARAMS_EOF:
+            return self.begin_prepare_columns()
+        self.response = RS_FIRST
+        self.done = True
+        return 0
+
+    # --- the proxy's own statements -------------------------------------------------------------------
+
+    cdef int run_hidden(self, bytes sql, int purpose) except -1:
+        self.hidden = purpose
+        self.rows = []
+        self.out.append_bytes(my_command(COM_QUERY, sql))
+        return self.mark()
+
+    cdef int hidden_packet(self, const char* p, Py_ssize_t length) except -1:
+        cdef int purpose = self.hidden
+        self.done = self.failed = False
+        if self.read_packet(COM_QUERY, p + MY_HEADER, length) == PK_ROW:
+            self.rows.append(my_text_row(p[MY_HEADER:MY_HEADER + length]))
+        if self.done:
+            self.hidden = H_NONE
+            rows = None if self.failed else self.rows
+            self.rows = None
+            self.client.hidden_done(purpose, rows)
+        return 0
+
+    # --- batches ----------------------------------------------------------------------------------------
+
+    cdef int begin_batch(self, Batch batch) except -1:
+        """BEGIN and the merged INSERT in one send; COMMIT follows once the answer is what it must be.
+
+        An OK packet tells the number of warnings of the whole batch, not whose they are: a batch with one is
+        rolled back and its members go alone, each with its own. A batch that meets another's lock gives up
+        after the shortest time InnoDB knows and is halved, so that only the member whose row is locked waits.
+        """
+        cdef Buffer out = self.out
+        cdef Py_ssize_t start
+        out.append_bytes(MY_BEGIN)
+        start = out.size()
+        out.append(b"\0\0\0\0\3", MY_HEADER + 1)
+        if self.mariadb:
+            out.append_bytes(MY_LOCK_WAIT)
+        self.put_merged(batch)
+        put_packet_header(out.ptr() + start, out.size() - start - MY_HEADER, 0)
+        batch.phase = MB_BEGIN
+        batch.first_id = 0
+        self.begin_failed = False
+        self.tail = None
+        return self.mark()
+
+    cdef int batch_packet(self, const char* p, Py_ssize_t length) except -1:
+        cdef Batch batch = self.batch
+        cdef int kind
+        self.done = self.failed = False
+        if self.continued:
+            self.continued = length == MY_MAX_PACKET
+            return 0
+        kind = self.read_packet(COM_QUERY, p + MY_HEADER, length)
+        if length == MY_MAX_PACKET:
+            self.continued = True
+            self.fail_batch(batch, RC_MISMATCH)
+        if batch.phase == MB_BEGIN:
+            if self.failed:
+                self.begin_failed = True
+            batch.phase = MB_INSERT
+        elif batch.phase == MB_INSERT:
+            self.insert_packet(batch, kind, p, length)
+        elif batch.phase == MB_LAST_ID:
+            if kind == PK_ROW:
+                batch.first_id = int(my_text_row(p[MY_HEADER:MY_HEADER + length])[0])
+            if self.done:
+                if self.failed or batch.first_id == 0:
+                    self.fail_batch(batch, RC_MISMATCH)
+                self.end_transaction(batch)
+        elif self.done:
+            if batch.phase == MB_COMMIT and self.failed:
+                self.fail_batch(batch, my_retry_cause(self.error))
+            self.engine.finished(batch)
+        return 0
+
+    cdef int insert_packet(self, Batch batch, int kind, const char* p, Py_ssize_t length) except -1:
+        cdef int step = batch.group.facts.id_step
+        if kind == PK_HEAD:
+            batch.response.append(p, MY_HEADER + length)
+            batch.head_bytes += MY_HEADER + length
+        elif kind == PK_ROW:
+            batch.response.append(p, MY_HEADER + length)
+            batch.answer_rows += 1
+        elif kind == PK_ERR:
+            self.fail_batch(batch, my_retry_cause(self.error))
+            if self.error in MY_TABLE_ERRORS:
+                batch.table_error = True
+        elif kind == PK_END:
+            self.tail = p[MY_HEADER:MY_HEADER + length]
+            if batch.answer_rows != batch.rows:
+                self.fail_batch(batch, RC_MISMATCH)
+        elif kind == PK_OK:
+            batch.first_id = self.insert_id
+            if self.affected != <uint64_t>batch.rows or (step and not self.insert_id):
+                self.fail_batch(batch, RC_MISMATCH)
+        if not self.done:
+            return 0
+        if not self.failed and self.warnings:
+            self.fail_batch(batch, RC_WARNING)
+        if self.begin_failed:
+            # the INSERT ran on its own: what the server did with it stands
+            if batch.failed and not self.failed:
+                self.engine.lost(batch)
+                self.abort()
+                self.client.server_gone()
+            else:
+                self.engine.finished(batch)
+            return 0
+        if batch.head_bytes and step and not batch.failed:
+            batch.phase = MB_LAST_ID
+            self.out.append_bytes(MY_LAST_ID)
+            return self.mark()
+        return self.end_transaction(batch)
+
+    cdef int end_transaction(self, Batch batch) except -1:
+        if batch.failed:
+            batch.phase = MB_ROLLBACK
+            self.out.append_bytes(MY_ROLLBACK)
+        else:
+            batch.phase = MB_COMMIT
+            self.out.append_bytes(MY_COMMIT)
+        return self.mark()
+
+    cdef int split(self, Batch batch) except -1:
+        cdef MySession session
+        cdef uint64_t insert_id = batch.first_id
+        cdef uint64_t step = batch.group.facts.id_step
+        cdef Py_ssize_t at = batch.head_bytes
+        cdef uint32_t status = self.status & ~(STATUS_IN_TRANS | STATUS_MORE_RESULTS)
+        if batch.head_bytes and not self.client.capabilities & CLIENT_DEPRECATE_EOF:
+            # the EOF behind the column definitions told of the batch's transaction
+            batch.response.ptr()[batch.head_bytes - 2] &= ~STATUS_IN_TRANS
+        for item in batch.members:
+            session = <MySession>item
+            if batch.head_bytes:
+                at = self.split_rows(batch, session, at, insert_id, status)
+            elif not session.closed:
+                self.answer_ok(session, insert_id, status)
+            session.status = status
+            session.status_unknown = False
+            if step:
+                session.insert_id = insert_id
+                session.insert_id_due = True
+                insert_id += step * <uint64_t>session.ntuples
+            session.stale_diagnostics = True
+            session.mark()
+        return 0
+
+    cdef int answer_ok(self, MySession session, uint64_t insert_id, uint32_t status) except -1:
+        cdef char[32] w
+        cdef int n = MY_HEADER
+        cdef bytes info
+        w[n] = MARK_OK
+        n += 1
+        n += write_lenenc(w + n, session.ntuples)
+        n += write_lenenc(w + n, insert_id)
+        w[n] = <char>(status & 0xFF)
+        w[n + 1] = <char>(status >> 8)
+        w[n + 2] = w[n + 3] = 0
+        n += 4
+        if session.ntuples == 1:
+            put_packet_header(w, n - MY_HEADER, 1)
+            return session.out.append(w, n)
+        info = b"Records: %d  Duplicates: 0  Warnings: 0" % session.ntuples
+        put_packet_header(w, n - MY_HEADER + 1 + len(info), 1)
+        session.out.append(w, n)
+        session.out.append_bytes(bytes((len(info),)) + info)
+        return 0
+
+    cdef Py_ssize_t split_rows(self, Batch batch, MySession session, Py_ssize_t at, uint64_t insert_id,
+                               uint32_t status) except -1:
+        """Copies the head and the session's rows, numbered anew, and ends them; returns where the next begin."""
+        cdef const char* p = batch.response.ptr()
+        cdef Py_ssize_t head = 0
+        cdef Py_ssize_t length
+        cdef char[4] header
+        cdef int seq = 1
+        cdef int k
+        cdef bytes tail = self.tail
+        while head < batch.head_bytes:
+            head += MY_HEADER + my_length(p + head)
+            seq += 1
+        session.out.append(p, batch.head_bytes)
+        for k in range(session.ntuples):
+            length = my_length(p + at)
+            put_packet_header(header, length, seq)
+            session.out.append(header, MY_HEADER)
+            session.out.append(p + at + MY_HEADER, length)
+            at += MY_HEADER + length
+            seq += 1
+        if session.capabilities & CLIENT_DEPRECATE_EOF:
+            tail = self.own_end(tail, session.ntuples, insert_id, status)
+        else:
+            tail = tail[:3] + status.to_bytes(2, "little")
+        session.out.append_bytes(my_packet(seq, tail))
+        return at
+
+    cdef bytes own_end(self, bytes tail, int ntuples, uint64_t insert_id, status):
+        """The OK packet that ends a result, with the batch's totals replaced by the member's own."""
+        cdef char[9] w
+        affected, pos = _lenenc_at(tail, 1)
+        last_id, pos = _lenenc_at(tail, pos)
+        out = tail[:1]
+        out += w[:write_lenenc(w, ntuples if affected else 0)]
+        out += w[:write_lenenc(w, insert_id if last_id else 0)]
+        return out + status.to_bytes(2, "little") + tail[pos + 2:]

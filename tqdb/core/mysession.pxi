@@ -1,0 +1,460 @@
+# MariaDB/MySQL: the client's session.
+
+cdef enum MyState:
+    MY_GREETING = 0     # the server connection is being made, its greeting awaited
+    MY_LOGIN            # the greeting is with the client, its handshake response awaited
+    MY_AUTH             # the authentication exchange is relayed
+    MY_READY
+    MY_RAW              # binlog dump: bytes are relayed without a look
+
+cdef enum:
+    MAX_PIPELINED = 256             # commands of one session under way
+
+MY_ERRORS = {
+    "protocol": (1043, "08S01"),
+    "order": (1156, "08S01"),
+    "connect": (2003, "HY000"),
+    "too_many": (1040, "08004"),
+    "timeout": (1159, "08S01"),
+    "shutdown": (1053, "08S01"),
+    "unsupported": (1251, "08004"),
+}
+
+cdef class MySession(Session):
+    """The client's end of a MariaDB session."""
+    cdef readonly int state
+    cdef uint32_t capabilities
+    cdef uint32_t extended              # MariaDB's, the upper 32 bits
+    cdef uint32_t status                # of the last OK or EOF
+    cdef bint status_unknown            # an error came last: it tells no status
+    cdef bint plain                     # the last command sent is one statement that opens no transaction
+    cdef int collation
+    cdef bint login_unsafe_charset
+    cdef uint8_t[256] commands          # ring of commands that wait for their answer
+    cdef int first_command
+    cdef int ncommands
+    cdef bint continued                 # the packet before was a full one: this is more of it
+    cdef bint in_infile                 # LOAD DATA LOCAL: packets are data until an empty one
+    cdef bint in_change_user
+    cdef bytes change_user
+    cdef bytes used_database            # argument of the last USE or COM_INIT_DB
+    cdef int sequence                   # of the client's last packet
+    cdef object prepared                # what the next prepare answer is about
+    cdef dict statements                # statement id -> (qtype, hinted, source, last_id)
+    cdef uint64_t insert_id             # what LAST_INSERT_ID() has to answer …
+    cdef bint insert_id_due             # … and the server does not know it
+    cdef bint stale_diagnostics         # the server has not seen the last write: SHOW WARNINGS is another's
+
+    def __init__(self, Engine engine):
+        Session.__init__(self, engine)
+        self.dialect = MY
+        self.statements = {}
+        self.prepared = deque()
+        self.used_database = b""
+
+    def connect(self):
+        """A client is there; MariaDB's server speaks first, so the server connection is made at once."""
+        self.engine.hooks.connect(self)
+
+    def attach(self, MyServer server):
+        self.server = server
+        server.session = server.client = self
+
+    @property
+    def connecting(self):
+        return self.server is None
+
+    @property
+    def logged_in(self):
+        return self.state >= MY_READY
+
+    @property
+    def idle(self):
+        return (self.state < MY_READY or (
+            self.ncommands == 0 and not self.in_transaction() and not self.waits and self.skip == 0
+            )) and self.state != MY_RAW
+
+    # --- what the engine asks -----------------------------------------------------------------------
+
+    cdef bint busy(self) noexcept:
+        return self.ncommands > 0
+
+    cdef bint in_transaction(self) noexcept:
+        return self.status_unknown or self.status & (
+            STATUS_IN_TRANS | STATUS_IN_TRANS_READONLY | STATUS_AUTOCOMMIT) != STATUS_AUTOCOMMIT
+
+    cdef int push_command(self, int command) except -1:
+        self.commands[(self.first_command + self.ncommands) & 255] = <uint8_t>command
+        self.ncommands += 1
+        return 0
+
+    cdef int sent_held(self) except -1:
+        self.plain = True
+        self.stale_diagnostics = False
+        return self.push_command(<uint8_t>self.held.ptr()[MY_HEADER])
+
+    cdef int connection_lost(self) except -1:
+        self.out.append_bytes(my_error(
+            1, 2013, "HY000", "Lost connection to server during query; "
+            "the write was sent and its outcome is not known; it was not sent again"))
+        return self.finish()
+
+    cdef int farewell(self) except -1:
+        if self.state == MY_READY and self.ncommands == 0 and self.skip == 0:
+            self.server.out.append(b"\1\0\0\0\1", 5)
+        return 0
+
+    cpdef refuse(self, str kind, str message):
+        cdef int seq
+        code, sqlstate = MY_ERRORS[kind]
+        if kind == "protocol" or kind == "order":
+            self.engine.stats.protocol_errors[self.dialect] += 1
+        if kind == "shutdown" and self.state == MY_READY:
+            self.finish()           # as the server does: an idle client expects no packet
+        elif not self.closed:
+            seq = 0 if self.state == MY_GREETING else self.sequence + 1
+            self.out.append_bytes(my_error(seq, code, sqlstate, message, self.state != MY_GREETING))
+            self.finish()
+
+    # --- client to server ---------------------------------------------------------------------------
+
+    cdef Py_ssize_t parse(self, const char* p, Py_ssize_t n) except -1:
+        cdef Py_ssize_t i = 0
+        cdef Py_ssize_t used
+        while i < n and not self.closed and not self.closing and not self.blocked:
+            if self.skip:
+                used = min(self.skip, n - i)
+                self.watch_oversize(p + i, used)
+                self.forward(p + i, used)
+                self.skip -= used
+            elif self.state == MY_READY:
+                used = self.parse_packet(p + i, n - i)
+            elif self.state == MY_RAW:
+                used = n - i
+                self.forward(p + i, used)
+            elif self.state == MY_LOGIN or self.state == MY_AUTH:
+                used = self.parse_login_packet(p + i, n - i)
+            else:
+                if n - i > MY_MAX_AUTH:
+                    self.refuse("protocol", "Bad handshake")
+                break
+            if used == 0:
+                break
+            i += used
+        return n if self.closed or self.closing else i
+
+    cdef Py_ssize_t parse_login_packet(self, const char* p, Py_ssize_t n) except -1:
+        cdef Py_ssize_t length
+        if n < MY_HEADER:
+            return 0
+        length = my_length(p)
+        self.sequence = <uint8_t>p[3]
+        if length > MY_MAX_AUTH or (self.state == MY_LOGIN and self.sequence != 1):
+            self.sequence = 1
+            self.refuse("protocol", "Bad handshake")
+            return 0
+        if n < length + MY_HEADER:
+            return 0
+        if self.state == MY_LOGIN and not self.read_handshake_response(p + MY_HEADER, length):
+            return 0
+        self.state = MY_AUTH
+        self.forward(p, length + MY_HEADER)
+        return length + MY_HEADER
+
+    cdef bint read_handshake_response(self, const char* p, Py_ssize_t n) except -1:
+        cdef const char* end
+        cdef uint64_t size = 0
+        cdef Py_ssize_t i
+        if n < 32 or not le32(p) & CLIENT_PROTOCOL_41:
+            self.refuse("protocol", "Bad handshake: protocol 4.1 or later is needed")
+            return False
+        self.capabilities = le32(p)
+        self.extended = 0 if self.capabilities & CLIENT_MYSQL else le32(p + 28)
+        if self.capabilities & (CLIENT_SSL | CLIENT_COMPRESS | CLIENT_ZSTD):
+            self.refuse("unsupported", "TLS and compression are not offered here; connect without them")
+            return False
+        self.collation = <uint8_t>p[8]
+        self.login_unsafe_charset = self.unsafe_charset = self.collation in MY_UNSAFE_COLLATIONS
+        end = <const char*>memchr(p + 32, 0, n - 32)
+        if end == NULL:
+            self.refuse("protocol", "Bad handshake")
+            return False
+        self.user = (p[32:end - p]).decode("utf-8", "replace")
+        i = end - p + 1
+        if self.capabilities & CLIENT_CONNECT_WITH_DB:
+            if self.capabilities & CLIENT_PLUGIN_AUTH_LENENC:
+                i += read_lenenc(p + i, n - i, &size) + <Py_ssize_t>min(size, <uint64_t>n)
+            elif self.capabilities & CLIENT_SECURE_CONNECTION and i < n:
+                i += 1 + <uint8_t>p[i]
+            else:
+                end = <const char*>memchr(p + i, 0, n - i) if i < n else NULL
+                i = end - p + 1 if end != NULL else n
+            end = <const char*>memchr(p + i, 0, n - i) if i < n else NULL
+            if end == NULL:
+                self.refuse("protocol", "Bad handshake")
+                return False
+            self.database = (p[i:end - p]).decode("utf-8", "replace")
+        return True
+
+    cdef Py_ssize_t parse_packet(self, const char* p, Py_ssize_t n) except -1:
+        """One command packet, or the start of a long one; returns the bytes taken."""
+        cdef Py_ssize_t length, part
+        cdef int command, action
+        if n < MY_HEADER:
+            return 0
+        length = my_length(p)
+        self.sequence = <uint8_t>p[3]
+        if self.continued or self.in_infile or self.in_change_user:
+            if self.in_infile and not self.continued and length == 0:
+                self.in_infile = False
+            self.continued = length == MY_MAX_PACKET
+            return self.relay_packet(p, n, length)
+        if self.sequence != 0:
+            self.refuse("order", "Got packets out of order")
+            return 0
+        if length == 0:
+            self.refuse("protocol", "Malformed communication packet: an empty command")
+            return 0
+        if self.ncommands >= MAX_PIPELINED:
+            self.blocked = self.waiting = True
+            return 0
+        if n < MY_HEADER + 1:
+            return 0
+        command = <uint8_t>p[MY_HEADER]
+        if command in (COM_QUERY, COM_STMT_PREPARE, COM_INIT_DB, COM_CHANGE_USER):
+            if length > self.engine.max_batch_bytes + 65536 or length == MY_MAX_PACKET:
+                return self.begin_oversize(command, p, n, length)
+            if n < MY_HEADER + length:
+                return 0
+            action = self.whole_command(command, p, length)
+            if action == A_HELD:
+                return MY_HEADER + length
+            if action == A_WAIT:
+                return 0
+        elif command == COM_STMT_EXECUTE or command == COM_STMT_BULK_EXECUTE:
+            if n < MY_HEADER + min(length, 5):
+                return 0
+            known = self.execute(le32(p + MY_HEADER + 1)) if length >= 5 else None
+            if known is not None and (self.insert_id_due or self.stale_diagnostics) and (
+                    known[3] or known[0] in (QT_INSERT, QT_REPLACE, QT_OTHER)):
+                if self.busy():
+                    self.blocked = self.waiting = True
+                    return 0
+                if n < MY_HEADER + length:
+                    return 0
+                self.count_execute(known)
+                return self.restore_first(p, MY_HEADER + length)
+            self.count_execute(known)
+        if command != COM_STMT_CLOSE and command != COM_STMT_SEND_LONG_DATA and command != COM_QUIT:
+            self.plain = self.plain and command == COM_QUERY
+            self.push_command(command)
+        if command in (COM_BINLOG_DUMP, COM_BINLOG_DUMP_GTID, COM_TABLE_DUMP):
+            self.state = MY_RAW
+        elif command == COM_STMT_CLOSE and n >= MY_HEADER + 5:
+            self.statements.pop(le32(p + MY_HEADER + 1), None)
+        elif command == COM_SET_OPTION:
+            self.history = mix(self.history, b"option", p[:min(n, MY_HEADER + length)])
+            self.leave_class()
+        self.continued = length == MY_MAX_PACKET
+        return self.relay_packet(p, n, length)
+
+    cdef inline Py_ssize_t relay_packet(self, const char* p, Py_ssize_t n, Py_ssize_t length) except -1:
+        cdef Py_ssize_t part = min(n, MY_HEADER + length)
+        self.forward(p, part)
+        self.skip = MY_HEADER + length - part
+        return part
+
+    cdef Py_ssize_t begin_oversize(self, int command, const char* p, Py_ssize_t n,
+                                   Py_ssize_t length) except -1:
+        if n < OVERSIZE_HEAD:
+            return 0
+        if command == COM_QUERY and length < MY_MAX_PACKET:
+            self.note_oversize(p + MY_HEADER + 1, n - MY_HEADER - 1, self.backslash())
+        else:
+            self.tainted = True
+            self.leave_class()
+        if command == COM_STMT_PREPARE:
+            self.prepared.append(None)
+        self.push_command(command)
+        self.continued = length == MY_MAX_PACKET
+        return self.relay_packet(p, n, length)
+
+    cdef inline bint backslash(self) noexcept:
+        return not self.status & STATUS_NO_BACKSLASH_ESCAPES
+
+    cdef int whole_command(self, int command, const char* p, Py_ssize_t length) except -1:
+        """A query, prepare, database or user change that is here whole: returns an ``Action``."""
+        cdef Scan s
+        cdef int action
+        cdef const char* sql = p + MY_HEADER + 1
+        cdef Py_ssize_t n = length - 1
+        cdef bytes text
+        if command == COM_INIT_DB:
+            self.used_database = sql[:n]
+            self.history = mix(self.history, b"use", self.used_database)
+            self.set_open = self.set_in_transaction = True
+            self.leave_class()
+            return A_RELAY
+        if command == COM_CHANGE_USER:
+            self.in_change_user = True
+            self.change_user = sql[:n]
+            self.leave_class()
+            return A_RELAY
+        scan_sql(<const uint8_t*>sql, n, MY, self.backslash(), &s)
+        self.plain = s.verb >= W_INSERT and s.verb <= W_SELECT and not s.flags & (F_MULTI | F_UNSURE)
+        if s.flags & F_STATUS:
+            text = self.engine.hooks.status_sql(MY, sql[:n], self)
+            if text is not None:
+                self.set_source(&s)
+                self.go_alone(R_NO_HINT)
+                text = my_command(command, text)
+                if command == COM_STMT_PREPARE:
+                    self.prepared.append(None)
+                self.push_command(command)
+                self.forward(PyBytes_AS_STRING(text), len(text))
+                return A_HELD
+        if command == COM_STMT_PREPARE:
+            self.set_source(&s)
+            self.prepared.append((self.qtype, s.wait_ms != WAIT_NONE, self.source,
+                                  bool(s.flags & (F_LAST_ID | F_DIAGNOSTICS))))
+            if s.flags & F_SETLIKE:
+                s.flags |= F_TAINT
+            self.note_my(sql, n, &s)
+            return A_RELAY
+        if self.busy() and (self.insert_id_due or self.stale_diagnostics) and s.flags & (
+                F_LAST_ID | F_DIAGNOSTICS):
+            self.blocked = self.waiting = True
+            return A_WAIT
+        action = self.consider(p, MY_HEADER + length, MY_HEADER + 1, MY_HEADER + length, &s)
+        if action == A_RELAY:
+            self.note_my(sql, n, &s)
+            if (self.insert_id_due and (s.flags & F_LAST_ID or s.verb in (
+                    W_INSERT, W_REPLACE, W_SETLIKE, W_NONE))) or (
+                    self.stale_diagnostics and s.flags & F_DIAGNOSTICS):
+                self.restore_first(p, MY_HEADER + length)
+                return A_HELD
+            self.stale_diagnostics = False
+        return action
+
+    cdef int note_my(self, const char* sql, Py_ssize_t n, Scan* s) except -1:
+        cdef bytes text
+        if s.flags & F_SETLIKE:
+            text = (sql[:n]).lower()
+            for charset in MY_UNSAFE_CHARSETS:
+                if charset in text:
+                    self.unsafe_charset = True
+            if text.lstrip()[:3] == b"use":
+                self.used_database = sql[s.core_start:n]
+        return self.note(sql, n, s)
+
+    # LAST_INSERT_ID() and SHOW WARNINGS are asked on the client's own connection, which did not run the batch.
+
+    # A statement that may set the last id without telling must find it right too, lest an old one be set later.
+
+    cdef int restore(self) except -1:
+        # Only a statement that uses a table empties the list of warnings; DO leaves it as it is.
+        value = b"LAST_INSERT_ID(%d)" % self.insert_id if self.insert_id_due else b"0"
+        sql = b"SELECT " + value + b" FROM (SELECT 1) AS t" if self.stale_diagnostics else b"DO " + value
+        self.insert_id_due = self.stale_diagnostics = False
+        return self.server.run_hidden(sql, H_RESTORE)
+
+    cdef Py_ssize_t restore_first(self, const char* p, Py_ssize_t total) except -1:
+        self.held.append(p, total)
+        self.blocked = True
+        self.restore()
+        return total
+
+    cdef bint restore_before_alone(self) except -1:
+        """A single row tells its id in its OK packet; several rows or RETURNING rows do not."""
+        if not self.insert_id_due or (self.ntuples == 1 and not self.last_shape.verdict.returning):
+            return False
+        self.restore()
+        return True
+
+    cdef int led_failed_batch(self) except -1:
+        """The rows in front of the one that failed have changed the connection's LAST_INSERT_ID()."""
+        self.insert_id_due = True
+        return 0
+
+    cdef execute(self, uint32_t statement):
+        """What is known of a prepared statement; of an unknown one, that it may ask for the insert id."""
+        return self.statements.get(statement, (QT_OTHER, False, self.engine.stats.none, True))
+
+    cdef int count_execute(self, known) except -1:
+        if known is not None:
+            self.qtype, hinted, self.source, _ = known
+            if self.qtype == QT_OTHER:
+                self.may_be_ddl()
+            self.begin_timing()
+            self.count_alone(
+                self.qtype, (R_IN_TRANSACTION if self.in_transaction() else R_NOT_BATCHABLE)
+                if hinted else R_NO_HINT, self.source)
+        return 0
+
+    # --- told by the server connection ----------------------------------------------------------------
+
+    cdef int on_status(self, uint32_t status, uint64_t insert_id) except -1:
+        self.status = status
+        self.status_unknown = False
+        if insert_id:
+            self.insert_id = insert_id
+            self.insert_id_due = False
+        return 0
+
+    cdef int on_done(self, int command, bint failed) except -1:
+        """The answer to the oldest command under way has been relayed."""
+        self.first_command = (self.first_command + 1) & 255
+        self.ncommands -= 1
+        if failed:
+            if not self.plain or self.ncommands:
+                self.status_unknown = True
+            self.statement_failed()
+        if command == COM_RESET_CONNECTION and not failed:
+            self.reset_state(b"reset", self.used_database)
+        elif command == COM_CHANGE_USER:
+            self.in_change_user = False
+            if not failed:
+                self.changed_user()
+        self.observe(self.engine.now)
+        if self.ncommands == 0:
+            self.became_idle(self.in_transaction())
+        elif self.waiting and self.ncommands < MAX_PIPELINED // 2:
+            self.release()
+        return 0
+
+    cdef int reset_state(self, bytes tag, bytes data) except -1:
+        self.leave_class()
+        self.history = mix(b"\0" * 16, tag, data)
+        self.tainted = self.temp = self.locks = self.uses_currval = self.set_open = False
+        self.unsafe_charset = self.login_unsafe_charset
+        self.insert_id = 0
+        self.insert_id_due = self.stale_diagnostics = False
+        self.statements.clear()
+        return 0
+
+    cdef int changed_user(self) except -1:
+        """COM_CHANGE_USER: user, authentication data, database, character set."""
+        user, _, rest = self.change_user.partition(b"\0")
+        size = rest[0] if rest else 0
+        database, _, rest = rest[1 + size:].partition(b"\0")
+        self.user = user.decode("utf-8", "replace")
+        self.database = database.decode("utf-8", "replace")
+        if len(rest) >= 2:
+            self.collation = rest[0] | rest[1] << 8
+        self.login_unsafe_charset = self.collation in MY_UNSAFE_COLLATIONS
+        self.used_database = b""
+        self.reset_state(b"change", b"")
+        return self.make_login_key()
+
+    cdef int make_login_key(self) except -1:
+        self.login_key = hashlib.blake2b(b"\0".join((
+            self.backend.encode(), self.address.encode(), b"%d" % self.engine.settings_epoch, self.user.encode(),
+            self.database.encode(), b"%d %d %d" % (self.capabilities, self.extended, self.collation))),
+            digest_size=16).digest()
+        return 0
+
+    cdef int login_done(self) except -1:
+        self.state = MY_READY
+        self.history = b"\0" * 16
+        self.make_login_key()
+        return self.release()

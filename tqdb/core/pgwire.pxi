@@ -1,0 +1,134 @@
+# PostgreSQL frontend/backend protocol 3.0, https://www.postgresql.org/docs/current/protocol-message-formats.html
+
+cdef enum PgMessage:
+    # frontend
+    FE_BIND = 66            # B
+    FE_CLOSE = 67           # C
+    FE_DESCRIBE = 68        # D
+    FE_EXECUTE = 69         # E
+    FE_FUNCTION_CALL = 70   # F
+    FE_FLUSH = 72           # H
+    FE_PARSE = 80           # P
+    FE_QUERY = 81           # Q
+    FE_SYNC = 83            # S
+    FE_TERMINATE = 88       # X
+    FE_COPY_DONE = 99       # c
+    FE_COPY_DATA = 100      # d
+    FE_COPY_FAIL = 102      # f
+    FE_PASSWORD = 112       # p
+    # backend
+    BE_NOTIFICATION = 65    # A
+    BE_COMMAND_COMPLETE = 67  # C
+    BE_DATA_ROW = 68        # D
+    BE_ERROR = 69           # E
+    BE_COPY_IN = 71         # G
+    BE_KEY_DATA = 75        # K
+    BE_NOTICE = 78          # N
+    BE_AUTHENTICATION = 82  # R
+    BE_PARAMETER_STATUS = 83  # S
+    BE_ROW_DESCRIPTION = 84   # T
+    BE_COPY_BOTH = 87       # W
+    BE_READY = 90           # Z
+
+cdef enum:
+    PROTOCOL_3 = 3
+    CODE_CANCEL = 80877102
+    CODE_SSL = 80877103
+    CODE_GSSENC = 80877104
+    MAX_STARTUP_BYTES = 10000       # MAX_STARTUP_PACKET_LENGTH of the server
+    MAX_AUTH_BYTES = 65536          # PG_MAX_AUTH_TOKEN_LENGTH of the server
+    PG_HEADER = 5
+
+cdef bytes FRONTEND_TYPES = b"BCDEFHPQSXcdfp"
+cdef uint8_t[256] IS_FRONTEND
+for _i in range(256):
+    IS_FRONTEND[_i] = _i in FRONTEND_TYPES
+
+cdef bytes READY_IDLE = b"Z\0\0\0\5I"
+cdef bytes INSERT_ONE = b"C\0\0\0\x0fINSERT 0 1\0" + READY_IDLE
+cdef bytes PG_BEGIN = b"BEGIN;SET LOCAL lock_timeout=100;"
+cdef bytes QUERY_COMMIT = b"Q\0\0\0\x0bCOMMIT\0"
+cdef bytes QUERY_ROLLBACK = b"Q\0\0\0\x0dROLLBACK\0"
+
+
+cdef bytes pg_message(bytes kind, bytes body):
+    return kind + (len(body) + 4).to_bytes(4, "big") + body
+
+
+cdef bytes pg_error(str severity, str sqlstate, str message, str hint=""):
+    """An ErrorResponse with severity, SQLSTATE, message and hint."""
+    body = b"".join((
+        b"S", severity.encode(), b"\0V", severity.encode(), b"\0C", sqlstate.encode(),
+        b"\0M", message.encode(), b"\0"))
+    if hint:
+        body += b"H" + hint.encode() + b"\0"
+    return pg_message(b"E", body + b"\0")
+
+
+cdef bytes pg_query(bytes sql):
+    return pg_message(b"Q", sql + b"\0")
+
+
+cdef bytes pg_sqlstate(const char* body, Py_ssize_t n):
+    """The C field of an ErrorResponse's body, b"" if there is none."""
+    cdef Py_ssize_t i = 0
+    cdef const char* end
+    cdef char field
+    while i < n and body[i] != 0:
+        field = body[i]
+        end = <const char*>memchr(body + i + 1, 0, n - i - 1)
+        if end == NULL:
+            break
+        if field == b"C":
+            return (body + i + 1)[:end - body - i - 1]
+        i = end - body + 1
+    return b""
+
+
+def pg_rows(bytes data):
+    """DataRows of a simple query's answer as lists of bytes/None; None if it holds an error."""
+    cdef list rows = []
+    pos = 0
+    while pos + 5 <= len(data):
+        kind = data[pos]
+        end = pos + 1 + int.from_bytes(data[pos + 1:pos + 5], "big")
+        if kind == BE_ERROR:
+            return None
+        if kind == BE_DATA_ROW:
+            at = pos + 7
+            row = []
+            for _ in range(int.from_bytes(data[pos + 5:pos + 7], "big")):
+                size = int.from_bytes(data[at:at + 4], "big", signed=True)
+                at += 4
+                row.append(None if size < 0 else data[at:at + size])
+                at += max(size, 0)
+            rows.append(row)
+        pos = end
+    return rows
+
+
+cdef int pg_retry_cause(bytes sqlstate) except -1:
+    if sqlstate == b"40P01":
+        return RC_DEADLOCK
+    if sqlstate[:2] == b"40":
+        return RC_SERIALIZATION
+    if sqlstate[:2] == b"23":
+        return RC_CONSTRAINT
+    if sqlstate[:2] == b"22":
+        return RC_DATA
+    if sqlstate == b"57014" or sqlstate == b"55P03":
+        return RC_TIMEOUT
+    return RC_ERROR
+
+
+# Errors that any statement of the shape meets, whatever its values: privilege, missing table, column, schema,
+# read-only transaction.
+PG_TABLE_ERRORS = frozenset((b"42501", b"42P01", b"42703", b"3F000", b"25006", b"42P10"))
+
+
+cdef bytes startup_value(list params, bytes name):
+    """The value of a start-up parameter, b"" if it is not given."""
+    for i in range(0, len(params) - 1, 2):
+        if params[i] == name:
+            return params[i + 1]
+    return b""

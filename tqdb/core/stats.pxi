@@ -1,0 +1,200 @@
+# Counters of the hot path: plain C integers, read by the metrics collector at scrape time.
+
+cdef enum QueryType:
+    QT_INSERT = 0
+    QT_UPDATE
+    QT_DELETE
+    QT_REPLACE
+    QT_SELECT
+    QT_OTHER
+    QT_COUNT
+
+QUERY_TYPES = ("insert", "update", "delete", "replace", "select", "other")
+
+cdef enum Reason:
+    R_NO_HINT = 0
+    R_IN_TRANSACTION
+    R_NOT_BATCHABLE
+    R_SESSION_STATE
+    R_CHARSET
+    R_TABLE
+    R_OVERSIZE
+    R_SINGLE
+    R_RETRY
+    R_DRAINING
+    R_COUNT
+
+REASONS = ("no_hint", "in_transaction", "not_batchable", "session_state", "charset", "table", "oversize",
+           "single", "retry", "draining")
+
+cdef enum FlushReason:
+    FL_FULL = 0
+    FL_BYTES
+    FL_DEADLINE
+    FL_IDLE
+    FL_NOBODY_LEFT
+    FL_DRAIN
+    FL_COUNT
+
+FLUSH_REASONS = ("full", "bytes", "deadline", "idle", "nobody_left", "drain")
+
+cdef enum RetryCause:
+    RC_ERROR = 0
+    RC_CONSTRAINT
+    RC_DATA
+    RC_DEADLOCK
+    RC_SERIALIZATION
+    RC_TIMEOUT
+    RC_WARNING
+    RC_MISMATCH
+    RC_COUNT
+
+RETRY_CAUSES = ("error", "constraint", "data", "deadlock", "serialization", "timeout", "warning", "mismatch")
+
+BATCH_SIZE_BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+SECONDS_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+cdef enum:
+    SIZE_BUCKETS = 11
+    SECONDS_BUCKETS = 15
+
+cdef double[10] SIZE_EDGE
+cdef double[14] SECONDS_EDGE
+for _i, _edge in enumerate(BATCH_SIZE_BOUNDS):
+    SIZE_EDGE[_i] = _edge
+for _i, _edge in enumerate(SECONDS_BOUNDS):
+    SECONDS_EDGE[_i] = _edge
+
+ctypedef struct SizeHistogram:
+    uint64_t[11] bucket
+    double total
+
+ctypedef struct SecondsHistogram:
+    uint64_t[15] bucket
+    double total
+
+
+cdef inline void observe_size(SizeHistogram* h, double value) noexcept nogil:
+    cdef int i = 0
+    while i < SIZE_BUCKETS - 1 and value > SIZE_EDGE[i]:
+        i += 1
+    h.bucket[i] += 1
+    h.total += value
+
+
+cdef inline void observe_seconds(SecondsHistogram* h, double value) noexcept nogil:
+    cdef int i = 0
+    while i < SECONDS_BUCKETS - 1 and value > SECONDS_EDGE[i]:
+        i += 1
+    h.bucket[i] += 1
+    h.total += value
+
+
+cdef class Source:
+    """Where statements come from (the hint's file and line), with what was counted for it."""
+    cdef readonly bytes file
+    cdef readonly bytes line
+    cdef uint64_t[6] queries
+    cdef uint64_t[6] batched
+    cdef uint64_t[6][10] excluded
+    cdef SecondsHistogram[6] latency
+
+    def __init__(self, bytes file, bytes line):
+        self.file = file
+        self.line = line
+
+    def snapshot(self):
+        """``{query_type: (queries, batched, {reason: excluded}, (buckets, sum))}`` of the types seen."""
+        out = {}
+        cdef int q, r
+        for q in range(QT_COUNT):
+            if self.queries[q]:
+                out[QUERY_TYPES[q]] = (
+                    self.queries[q],
+                    self.batched[q],
+                    {REASONS[r]: self.excluded[q][r] for r in range(R_COUNT) if self.excluded[q][r]},
+                    ([self.latency[q].bucket[r] for r in range(SECONDS_BUCKETS)], self.latency[q].total),
+                )
+        return out
+
+
+cdef class Stats:
+    """All counters of one process; sources are bounded by ``max_label_sets``."""
+    cdef public int max_label_sets
+    cdef dict sources
+    cdef Source none
+    cdef Source other
+    cdef public uint64_t label_sets_dropped
+    cdef uint64_t[6][10] individual
+    cdef uint64_t[6] batched
+    cdef uint64_t[6] backend_writes
+    cdef uint64_t[6] flush
+    cdef uint64_t[8] retries
+    cdef SizeHistogram[6] batch_size
+    cdef SecondsHistogram[6] batch_delay
+    cdef SecondsHistogram[6] batch_latency
+    cdef public uint64_t database_queries
+    cdef public uint64_t batches
+    cdef public uint64_t multi_row
+    cdef public double current_delay_ms
+    cdef uint64_t[2] hint_errors
+    cdef uint64_t[2] protocol_errors
+
+    def __init__(self, int max_label_sets=1000):
+        self.max_label_sets = max_label_sets
+        self.sources = {}
+        self.none = Source(b"", b"")
+        self.other = Source(b"other", b"other")
+
+    cdef Source source(self, const char* file, Py_ssize_t nfile, const char* line, Py_ssize_t nline):
+        if nfile == 0 and nline == 0:
+            return self.none
+        cdef bytes f = PyBytes_FromStringAndSize(file, nfile)
+        cdef bytes n = PyBytes_FromStringAndSize(line, nline)
+        found = self.sources.get((f, n))
+        if found is not None:
+            return <Source>found
+        if len(self.sources) >= self.max_label_sets:
+            self.label_sets_dropped += 1
+            return self.other
+        made = Source(f, n)
+        self.sources[(f, n)] = made
+        return made
+
+    cdef inline void count_individual(self, int qt, int reason, Source src) noexcept:
+        """One write that goes to the database alone."""
+        self.individual[qt][reason] += 1
+        self.backend_writes[qt] += 1
+        if reason != R_NO_HINT:
+            src.excluded[qt][reason] += 1
+
+    def all_sources(self):
+        return [self.none, self.other, *self.sources.values()]
+
+    def totals(self):
+        """Every counter that has no file or line, as plain Python values keyed by label value."""
+        cdef int q, r
+        size = {}
+        delay = {}
+        latency = {}
+        for q in range(QT_COUNT):
+            size[QUERY_TYPES[q]] = (
+                [self.batch_size[q].bucket[r] for r in range(SIZE_BUCKETS)], self.batch_size[q].total)
+            delay[QUERY_TYPES[q]] = (
+                [self.batch_delay[q].bucket[r] for r in range(SECONDS_BUCKETS)], self.batch_delay[q].total)
+            latency[QUERY_TYPES[q]] = (
+                [self.batch_latency[q].bucket[r] for r in range(SECONDS_BUCKETS)],
+                self.batch_latency[q].total)
+        return {
+            "individual": {(QUERY_TYPES[q], REASONS[r]): self.individual[q][r]
+                           for q in range(QT_COUNT) for r in range(R_COUNT) if self.individual[q][r]},
+            "batched": {QUERY_TYPES[q]: self.batched[q] for q in range(QT_COUNT)},
+            "backend_writes": {QUERY_TYPES[q]: self.backend_writes[q] for q in range(QT_COUNT)},
+            "flush": {FLUSH_REASONS[r]: self.flush[r] for r in range(FL_COUNT)},
+            "retries": {RETRY_CAUSES[r]: self.retries[r] for r in range(RC_COUNT)},
+            "size": size,
+            "delay": delay,
+            "latency": latency,
+            "hint_errors": (self.hint_errors[0], self.hint_errors[1]),
+            "protocol_errors": (self.protocol_errors[0], self.protocol_errors[1]),
+        }

@@ -1,0 +1,1 @@
+"""Load: throwaway servers, the compiled load generator, the demo and the benchmark runner."""

@@ -1,0 +1,116 @@
+"""The event loop: sockets by ``selectors``, a timer heap, and a hook before sleeping. It knows no protocol."""
+
+import heapq
+import itertools
+import logging
+import selectors
+import time
+from collections.abc import Callable
+
+log = logging.getLogger("tqdb.loop")
+
+MAX_SLEEP = 1.0     # seconds; so that /healthz can tell a turning loop from a stuck one
+
+
+class Timer:
+    """A call to come; ``cancel`` makes it not happen."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Callable[[], None]):
+        self.call: Callable[[], None] | None = call
+
+    def cancel(self) -> None:
+        self.call = None
+
+
+class Loop:
+    """One thread's loop. ``deadline()`` gives the next moment the hook wants to run, ``tick(now)`` runs it."""
+
+    def __init__(self):
+        self.selector = selectors.DefaultSelector()
+        self.running = False
+        self.turned = time.monotonic()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._serial = itertools.count()
+        self.deadline: Callable[[], float | None] = lambda: None
+        self.tick: Callable[[float], None] = lambda now: None
+
+    # Streams of the core (``fd``, ``on_io(mask)``) register here.
+
+    def set_interest(self, stream, mask: int, new: bool) -> None:
+        """Watches a stream's descriptor for ``mask``; 0 leaves it registered nowhere."""
+        if mask == 0:
+            self.forget(stream)
+            return
+        if not new:
+            try:
+                self.selector.modify(stream.fd, mask, stream.on_io)
+                return
+            except KeyError:
+                pass
+        self.selector.register(stream.fd, mask, stream.on_io)
+
+    def forget(self, stream) -> None:
+        try:
+            self.selector.unregister(stream.fd)
+        except KeyError:
+            pass
+
+    # Plain sockets of the cold side.
+
+    def watch(self, sock, mask: int, call: Callable[[int], None]) -> None:
+        """Calls ``call(mask)`` whenever ``sock`` is ready for one of ``mask``."""
+        try:
+            self.selector.modify(sock, mask, call)
+        except KeyError:
+            self.selector.register(sock, mask, call)
+
+    def unwatch(self, sock) -> None:
+        try:
+            self.selector.unregister(sock)
+        except (KeyError, ValueError):
+            pass
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        timer = Timer(call)
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._serial), timer))
+        return timer
+
+    def _timeout(self) -> float:
+        wake = self.deadline()
+        if self._timers and (wake is None or self._timers[0][0] < wake):
+            wake = self._timers[0][0]
+        if wake is None:
+            return MAX_SLEEP
+        return min(MAX_SLEEP, max(0.0, wake - time.monotonic()))
+
+    def _run_timers(self, now: float) -> None:
+        while self._timers and self._timers[0][0] <= now:
+            call = heapq.heappop(self._timers)[2].call
+            if call is not None:
+                try:
+                    call()
+                except Exception:
+                    log.exception("a timer failed")
+
+    def run(self) -> None:
+        """Turns until ``stop``."""
+        self.running = True
+        select = self.selector.select
+        monotonic = time.monotonic
+        while self.running:
+            for key, mask in select(self._timeout()):
+                try:
+                    key.data(mask)
+                except Exception:
+                    log.exception("a handler failed")
+            now = self.turned = monotonic()
+            self._run_timers(now)
+            self.tick(now)
+
+    def stop(self) -> None:
+        self.running = False
+
+    def close(self) -> None:
+        self.selector.close()

@@ -1,0 +1,504 @@
+"""The running proxy: listeners, backends, the core's hooks, signals, reload and drain."""
+
+import errno
+import logging
+import os
+import resource
+import signal
+import socket
+import time
+from selectors import EVENT_READ, EVENT_WRITE
+
+from tqdb import policy
+from tqdb._core import Engine, MyServer, MySession, PgServer, PgSession, Stats, Stream
+from tqdb.config import Address, Backend, Config, Protocol, read_file
+from tqdb.errors import ConfigError, TqdbError
+from tqdb.http import HttpServer
+from tqdb.loop import Loop
+from tqdb.metrics import Metrics
+
+log = logging.getLogger("tqdb")
+
+ACCEPTS_PER_TURN = 64
+LINGER_SECONDS = 10         # how long a closing connection may take to read what is still for it
+PROBE_SECONDS = 5           # between attempts to reach a backend that is not known to be up
+SESSIONS = {"postgres": (PgSession, PgServer), "mariadb": (MySession, MyServer)}
+
+
+class BackendState:
+    """A backend and whether it was reachable at its last use or probe."""
+
+    def __init__(self, protocol: str, backend: Backend):
+        self.protocol = protocol
+        self.backend = backend
+        self.addresses = resolve(backend.primary)
+        self.up: bool | None = None
+        self.error = "not tried yet"
+
+
+def resolve(address: Address) -> list[tuple[int, object]]:
+    """``(family, sockaddr)`` candidates. Names are looked up here, at start and reload, never in the loop."""
+    if address.unix:
+        return [(socket.AF_UNIX, address.host)]
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except OSError as e:
+        raise TqdbError(f"{address}: {e.strerror or e}") from None
+    return [(family, sockaddr) for family, _, _, _, sockaddr in found]
+
+
+def tune(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+class Connector:
+    """A non-blocking attempt to reach a backend, trying its addresses in turn; ``done(sock, error)`` once."""
+
+    def __init__(self, loop: Loop, addresses: list[tuple[int, object]], timeout: float, done):
+        self.loop = loop
+        self.addresses = list(addresses)
+        self.done = done
+        self.sock: socket.socket | None = None
+        self.error = "no address"
+        self.timer = loop.call_later(timeout, self._timed_out)
+        self.starting = True
+        self._next()
+        self.starting = False
+
+    def _next(self) -> None:
+        while self.addresses:
+            family, address = self.addresses.pop(0)
+            try:
+                self.sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+                tune(self.sock)
+                code = self.sock.connect_ex(address)
+            except OSError as e:
+                code = e.errno or errno.EIO
+            if code in (0, errno.EINPROGRESS, errno.EAGAIN):
+                self.loop.watch(self.sock, EVENT_WRITE, self._ready)
+                return
+            self._failed(code)
+        self._finish(None)
+
+    def _failed(self, code: int) -> None:
+        self.error = os.strerror(code)
+        if self.sock is not None:
+            self.loop.unwatch(self.sock)
+            self.sock.close()
+            self.sock = None
+
+    def _ready(self, mask: int) -> None:
+        if self.sock is None:
+            return          # cancelled by an event before this one
+        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._failed(code)
+            self._next()
+            return
+        self.loop.unwatch(self.sock)
+        self._finish(self.sock)
+
+    def _timed_out(self) -> None:
+        self.addresses.clear()
+        self._failed(errno.ETIMEDOUT)
+        self._finish(None)
+
+    def _finish(self, sock: socket.socket | None) -> None:
+        if self.starting:
+            # the caller is in the middle of a message: it hears of it from the loop
+            self.loop.call_later(0, lambda: self._finish(sock))
+            self.starting = False
+            return
+        self.timer.cancel()
+        done, self.done = self.done, None
+        self.sock = None
+        if done is not None:
+            done(sock, self.error)
+        elif sock is not None:
+            sock.close()
+
+    def cancel(self) -> None:
+        self.done = None
+        self.timer.cancel()
+        if self.sock is not None:
+            self.loop.unwatch(self.sock)
+            self.sock.close()
+            self.sock = None
+
+
+class Server:
+    """One proxy process. It is also the core's ``hooks``."""
+
+    analyze = staticmethod(policy.analyze)
+    probe_sql = staticmethod(policy.probe_sql)
+    judge = staticmethod(policy.judge)
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.loop = Loop()
+        self.started = time.monotonic()
+        self.engine = Engine(self, Stats(config.writebatch.max_label_sets))
+        self._configure_engine()
+        self.loop.deadline = self.engine.next_deadline
+        self.loop.tick = self.engine.tick
+        self.sessions: dict[object, float] = {}             # session -> when it came
+        self.servers: set[object] = set()
+        self.logging_in: dict[object, float] = {}           # session -> when its login must have ended
+        self.connecting: dict[object, Connector] = {}
+        self.backends: dict[str, BackendState] = {}
+        self.listeners: list[tuple[str, socket.socket]] = []
+        self.addresses: dict[str, str] = {}
+        self.socket_files: list[str] = []
+        self.http: HttpServer | None = None
+        self.ready = False
+        self.draining_until: float | None = None
+        for name, protocol in config.protocols():
+            self.backends[name] = BackendState(name, protocol.backend)
+        self.metrics = Metrics(self)
+
+    def _configure_engine(self) -> None:
+        batch, limits = self.config.writebatch, self.config.limits
+        self.engine.max_batch_size = batch.max_batch_size
+        self.engine.max_batch_bytes = batch.max_batch_bytes
+        self.engine.max_wait_ms = batch.max_wait_ms_limit
+        self.engine.max_message_bytes = limits.max_message_bytes
+
+    # --- listening --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Opens every listener; TqdbError if one cannot be had."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        for name, protocol in self.config.protocols():
+            if protocol.listen is not None:
+                sock = self._listen_tcp(protocol.listen)
+                self.addresses[name] = format_address(sock)
+                self._accept_on(name, sock)
+            if protocol.socket is not None:
+                self._accept_on(name, self._listen_unix(protocol))
+                self.addresses.setdefault(name, f"unix:{protocol.socket}")
+        if self.config.metrics.listen is not None:
+            sock = self._listen_tcp(self.config.metrics.listen)
+            self.addresses["metrics"] = format_address(sock)
+            self.http = HttpServer(self.loop, sock, self.metrics)
+        self.loop.call_later(1, self._sweep)
+        for state in self.backends.values():
+            self._probe(state)
+        self.ready = True
+        log.info("ready %s", " ".join(f"{k}={v}" for k, v in self.addresses.items()))
+
+    def _listen_tcp(self, address: Address) -> socket.socket:
+        try:
+            family, sockaddr = resolve(address)[0]
+            return socket.create_server(sockaddr[:2], family=family, backlog=4096)
+        except OSError as e:
+            raise TqdbError(f"cannot listen on {address}: {e.strerror or e}") from None
+
+    def _listen_unix(self, protocol: Protocol) -> socket.socket:
+        path = protocol.socket
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                if probe.connect_ex(path) == 0:
+                    raise TqdbError(f"cannot listen on unix:{path}: another server answers there")
+            if os.path.exists(path):
+                os.unlink(path)
+            sock.bind(path)
+            os.chmod(path, 0o777)
+            sock.listen(4096)
+        except OSError as e:
+            raise TqdbError(f"cannot listen on unix:{path}: {e.strerror or e}") from None
+        self.socket_files.append(path)
+        return sock
+
+    def _accept_on(self, name: str, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.listeners.append((name, sock))
+        self.loop.watch(sock, EVENT_READ, lambda mask: self._accept(name, sock))
+
+    def _accept(self, name: str, listener: socket.socket) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                sock, peer = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as e:
+                # out of descriptors: leave the rest in the queue for a while
+                log.error("cannot accept: %s", e.strerror)
+                self.loop.unwatch(listener)
+                self.loop.call_later(0.2, lambda: self._resume_accepting(name, listener))
+                return
+            tune(sock)
+            session = SESSIONS[name][0](self.engine)
+            session.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
+            session.backend = f"{name}.{self.backends[name].backend.name}"
+            self.sessions[session] = time.monotonic()
+            self.logging_in[session] = time.monotonic() + self.config.limits.client_login_timeout
+            Stream(sock, session, self.loop)
+            if name == "mariadb":
+                session.connect()
+
+    def _resume_accepting(self, name: str, listener: socket.socket) -> None:
+        if self.draining_until is None:
+            self.loop.watch(listener, EVENT_READ, lambda mask: self._accept(name, listener))
+
+    # --- the core's hooks -------------------------------------------------------------------------
+
+    def choose_backend(self, protocol: str, session) -> BackendState:
+        """Which backend serves: today the protocol's default one."""
+        return self.backends[protocol]
+
+    def connect(self, session) -> None:
+        """The core asks for a server connection for ``session``."""
+        name = "postgres" if isinstance(session, PgSession) else "mariadb"
+        if len(self.sessions) > self.config.limits.max_client_connections:
+            # told here and not at accept: a PostgreSQL client that asks for TLS first would not understand it
+            session.refuse("too_many", "too many client connections at the proxy")
+            return
+        state = self.choose_backend(name, session)
+
+        def done(sock, error):
+            self.connecting.pop(session, None)
+            if sock is None:
+                self._backend_down(state, error)
+                if not session.closed:
+                    session.refuse("connect", f"could not connect to server at {state.backend.primary}: {error}")
+                    self.engine.settle()
+                return
+            try:
+                address = str(sock.getpeername())
+            except OSError as e:            # it has gone again
+                sock.close()
+                session.refuse("connect", f"could not connect to server at {state.backend.primary}: {e.strerror}")
+                self.engine.settle()
+                return
+            self._backend_up(state)
+            server = SESSIONS[name][1](self.engine)
+            self.servers.add(server)
+            session.address = address
+            session.attach(server)
+            Stream(sock, server, self.loop)
+            self.engine.settle()
+
+        if not session.closed:
+            self.connecting[session] = Connector(
+                self.loop, state.addresses, self.config.limits.server_connect_timeout, done)
+
+    def cancel(self, session, packet: bytes, key: bytes) -> None:
+        """A CancelRequest: sent to the server of the session that has the key, unless a batch carries its write."""
+        target = self.engine.cancel_keys.get(key)
+        if target is None or target.waits:
+            session.abort()
+            return
+
+        def done(sock, error):
+            self.connecting.pop(session, None)
+            if sock is None:
+                session.abort()
+                return
+            try:
+                sock.send(packet)
+            except OSError:
+                pass
+            self.loop.watch(sock, EVENT_READ, lambda mask: answered(sock))
+
+        def answered(sock):
+            # the server closes once it has signalled: only then may the client think it done
+            self.loop.unwatch(sock)
+            sock.close()
+            session.abort()
+
+        self.connecting[session] = Connector(self.loop, self.backends["postgres"].addresses,
+                                             self.config.limits.server_connect_timeout, done)
+
+    def status_sql(self, dialect: int, sql: bytes, session) -> bytes | None:
+        return policy.status_sql(dialect, sql, policy.status_rows(self.engine, self.started, session))
+
+    def session_closed(self, session) -> None:
+        self.sessions.pop(session, None)
+        self.logging_in.pop(session, None)
+        connector = self.connecting.pop(session, None)
+        if connector is not None:
+            connector.cancel()
+
+    def server_closed(self, server) -> None:
+        self.servers.discard(server)
+
+    # --- backends ---------------------------------------------------------------------------------
+
+    def _backend_up(self, state: BackendState) -> None:
+        if state.up is not True:
+            if state.up is False:
+                log.info("%s backend %s is reachable again", state.protocol, state.backend.primary)
+            state.up = True
+            state.error = ""
+
+    def _backend_down(self, state: BackendState, error: str) -> None:
+        if state.up is not False:
+            log.error("%s backend %s is not reachable: %s", state.protocol, state.backend.primary, error)
+            self.loop.call_later(PROBE_SECONDS, lambda: self._probe(state))
+        state.up = False
+        state.error = error
+
+    def _probe(self, state: BackendState) -> None:
+        """Tries a backend that is not known to be up; one that is in use tells by itself."""
+        if state.up or self.backends.get(state.protocol) is not state or self.draining_until is not None:
+            return
+
+        def done(sock, error):
+            if sock is not None:
+                sock.close()
+                self._backend_up(state)
+            else:
+                self._backend_down(state, error)
+                if state.up is False:
+                    self.loop.call_later(PROBE_SECONDS, lambda: self._probe(state))
+
+        Connector(self.loop, state.addresses, self.config.limits.server_connect_timeout, done)
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether ``/readyz`` is 200, and the reason if not."""
+        if self.draining_until is not None:
+            return False, "draining"
+        if not self.ready:
+            return False, "starting"
+        for state in self.backends.values():
+            if not state.up:
+                return False, f"{state.protocol} backend {state.backend.primary}: {state.error}"
+        return True, "ready"
+
+    # --- time, signals ----------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        """Once a second: logins that take too long, closing connections that nobody reads."""
+        now = time.monotonic()
+        for session, deadline in list(self.logging_in.items()):
+            if session.logged_in:
+                del self.logging_in[session]
+            elif now > deadline:
+                del self.logging_in[session]
+                log.info("login of %s took longer than %gs", session.peer,
+                         self.config.limits.client_login_timeout)
+                session.refuse("timeout", "login took too long")
+        for endpoint in [*self.sessions, *self.servers]:
+            if endpoint.closing:
+                self.loop.call_later(LINGER_SECONDS, endpoint.abort)
+        self.engine.settle()
+        self.loop.call_later(1, self._sweep)
+
+    def run(self) -> None:
+        """Serves until SIGTERM or SIGINT; SIGHUP reads the configuration again."""
+        woken, wake = socket.socketpair()
+        woken.setblocking(False)
+        wake.setblocking(False)
+        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+
+        def on_signal(mask):
+            for number in woken.recv(64):
+                if number == signal.SIGHUP:
+                    self.reload()
+                else:
+                    self.shut_down()
+
+        self.loop.watch(woken, EVENT_READ, on_signal)
+        try:
+            self.start()
+            self.loop.run()
+        finally:
+            self.close()
+            signal.set_wakeup_fd(-1)
+            woken.close()
+            wake.close()
+
+    def shut_down(self) -> None:
+        """The first call drains, a second ends at once."""
+        if self.draining_until is not None:
+            log.warning("second signal: ending at once")
+            self.loop.stop()
+            return
+        limit = self.config.limits.drain_timeout
+        log.info("draining: %d sessions, up to %gs", len(self.sessions), limit)
+        self.draining_until = time.monotonic() + limit
+        for _, sock in self.listeners:
+            self.loop.unwatch(sock)
+            sock.close()
+        self.listeners.clear()
+        self.engine.drain()
+        self._drain_step()
+
+    def _drain_step(self) -> None:
+        for session in list(self.sessions):
+            if session.idle and not session.closing:
+                session.refuse("shutdown", "terminating connection due to administrator command")
+        self.engine.settle()
+        if not self.sessions:
+            log.info("drained")
+            self.loop.stop()
+        elif time.monotonic() >= self.draining_until:
+            log.warning("drain_timeout: %d sessions are cut off", len(self.sessions))
+            self.loop.stop()
+        else:
+            self.loop.call_later(0.02, self._drain_step)
+
+    def reload(self) -> None:
+        """Reads the file again. A broken one changes nothing; what needs a restart is named."""
+        if self.config.source in ("", "command line"):
+            log.warning("reload: started without a configuration file, nothing to read")
+            return
+        try:
+            new = read_file(self.config.source)
+            states = {name: BackendState(name, p.backend) for name, p in new.protocols()}
+        except (ConfigError, TqdbError) as e:
+            log.error("reload refused, nothing changed: %s", e)
+            return
+        old = self.config
+        kept = []
+        for name, _ in {**dict(old.protocols()), **dict(new.protocols())}.items():
+            before, after = getattr(old, name), getattr(new, name)
+            if before is None or after is None or (before.listen, before.socket) != (after.listen, after.socket):
+                kept.append(f"[{name}] listen/socket")
+                states.pop(name, None)
+                if before is not None:
+                    states[name] = self.backends[name]
+            elif before.backend == after.backend:
+                states[name] = self.backends[name]
+        if old.metrics != new.metrics:
+            kept.append("[metrics] listen")
+        if old.writebatch.max_label_sets != new.writebatch.max_label_sets:
+            kept.append("[writebatch] max_label_sets")
+        for name, state in states.items():
+            if state is not self.backends.get(name):
+                log.info("reload: %s backend is now %s", name, state.backend.primary)
+        self.config = new
+        self.backends = states
+        self._configure_engine()
+        for state in states.values():
+            self._probe(state)
+        log.info("reloaded %s", new.source)
+        if kept:
+            log.warning("reload: these need a restart and stay as they are: %s", ", ".join(kept))
+
+    def close(self) -> None:
+        for _, sock in self.listeners:
+            sock.close()
+        for endpoint in [*self.sessions, *self.servers]:
+            endpoint.abort()
+        if self.http is not None:
+            self.http.close()
+        for path in self.socket_files:
+            try:
+                os.unlink(path)
+            except OSError:
+                pass
+        self.loop.close()
+
+
+def format_address(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
