@@ -1,5 +1,7 @@
 """The database is the oracle: the same script direct and through the proxy, every answer compared byte by byte."""
 
+import threading
+
 import pytest
 from pymysql.constants import CLIENT
 
@@ -156,12 +158,13 @@ def test_postgres_answers_are_the_same(postgres, proxy, sessions, table):
         admin.execute(f"CREATE DATABASE {table}b TEMPLATE {table}a")
     answers = {}
     scripts = [pg_script(k) for k in range(sessions)]
+    step = threading.Barrier(sessions, timeout=60)
     before = proxy.stats()["batched_writes_total"]
     for side, port in (("a", postgres.port), ("b", proxy.postgres_port)):
         def work(k, side=side, port=port):
             session = RawPostgres(port, f"{table}{side}")
             try:
-                return [session.query(sql) for sql in scripts[k]]
+                return [(step.wait(), session.query(sql))[1] for sql in scripts[k]]
             finally:
                 session.close()
 
@@ -177,6 +180,7 @@ def test_postgres_answers_are_the_same(postgres, proxy, sessions, table):
 def test_mariadb_answers_are_the_same(mariadb, proxy, sessions, flags, table):
     answers = {}
     scripts = [my_script(k) for k in range(sessions)]
+    step = threading.Barrier(sessions, timeout=60)
     before = proxy.stats()["batched_writes_total"]
     for side, port in (("a", mariadb.port), ("b", proxy.mariadb_port)):
         with mariadb.connect() as setup, setup.cursor() as cursor:
@@ -187,7 +191,7 @@ def test_mariadb_answers_are_the_same(mariadb, proxy, sessions, flags, table):
             with mariadb.connect(port, database=f"{table}{side}", charset="utf8mb4",
                                  client_flag=flags) as connection:
                 session = RawMariaDB(connection, bool(flags & DEPRECATE_EOF))
-                return [session.query(sql) for sql in scripts[k]]
+                return [(step.wait(), session.query(sql))[1] for sql in scripts[k]]
 
         answers[side] = together(sessions, work)
     compare(scripts, answers["a"], answers["b"],
