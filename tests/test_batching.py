@@ -147,6 +147,10 @@ def counted(proxy, reason: str) -> float:
     return proxy.metric("tqdbproxy_individual_writes_total", reason=reason)
 
 
+def pipelines(proxy) -> float:
+    return proxy.metric("tqdbproxy_write_batch_method_total", method="pipeline")
+
+
 @pytest.mark.parametrize("prepare, reason", [
     ("BEGIN", "in_transaction"),
     ("CREATE TEMP TABLE mine (a int)", "session_state"),
@@ -171,7 +175,8 @@ def test_postgres_sessions_that_cannot_be_compared(proxy, pg, table, prepare, re
     ("SET autocommit = 0", "in_transaction"),
     ("CREATE TEMPORARY TABLE mine (a int)", "session_state"),
     ("SET NAMES gbk", "charset"),
-    ("SET sql_mode = ''", "session_state"),
+    ("SET sql_mode = ''", None),
+    ("SET sql_mode = 'ANSI_QUOTES'", "session_state"),
     ("SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE", None),
     ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "session_state"),
 ])
@@ -246,12 +251,16 @@ def test_rows_follow_each_sessions_database(mariadb, proxy, my, table):
     "CREATE TABLE {t} (a int) PARTITION BY RANGE (a); "
     "CREATE TABLE {t}p PARTITION OF {t} FOR VALUES FROM (0) TO (10000)",
     "CREATE TABLE {t} (a int); ALTER TABLE {t} ENABLE ROW LEVEL SECURITY",
+    "CREATE TABLE {t} (a int); CREATE TABLE {t}l (n int); CREATE FUNCTION {t}f() RETURNS trigger LANGUAGE plpgsql AS "
+    "'BEGIN INSERT INTO {t}l SELECT count(*) FROM new; RETURN NULL; END'; CREATE TRIGGER x AFTER INSERT ON {t} "
+    "REFERENCING NEW TABLE AS new FOR EACH STATEMENT EXECUTE FUNCTION {t}f()",
     "CREATE TABLE {t} (a int); CREATE RULE r AS ON INSERT TO {t} WHERE NEW.a = 3 DO INSTEAD NOTHING",
     "CREATE FUNCTION {t}f() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE TABLE {t} (a int, b int DEFAULT {t}f())",
 ])
 def test_postgres_tables_that_are_not_plain(postgres, proxy, pg, table, make):
+    """Their writes go as the statements that they are, in one transaction."""
     pg(through=False).execute(make.format(t=table))
-    before = counted(proxy, "table")
+    before = pipelines(proxy)
 
     def work(i):
         with pg_connect(postgres, proxy) as connection:
@@ -260,7 +269,35 @@ def test_postgres_tables_that_are_not_plain(postgres, proxy, pg, table, make):
     results = together(6, work)
     with psycopg.connect(postgres.dsn(), autocommit=True) as direct:
         alone = [direct.execute(f"INSERT INTO {table} (a) VALUES ({n})").rowcount for n in range(6)]
+        if "STATEMENT" in make:
+            assert direct.execute(f"SELECT n, count(*) FROM {table}l GROUP BY n").fetchall() == [(1, 42)]
     assert results == [alone] * 6
+    assert pipelines(proxy) > before
+
+
+@pytest.mark.parametrize("make", [
+    "CREATE TABLE {t} (a int); CREATE FUNCTION {t}f() RETURNS trigger LANGUAGE plpgsql AS "
+    "'BEGIN PERFORM pg_notify(''c'', ''same''); RETURN NEW; END'; "
+    "CREATE TRIGGER x BEFORE INSERT ON {t} FOR EACH ROW EXECUTE FUNCTION {t}f()",
+    "CREATE TABLE {t} (a int); CREATE FUNCTION {t}f() RETURNS trigger LANGUAGE plpgsql AS "
+    "'BEGIN RETURN NEW; END'; CREATE CONSTRAINT TRIGGER x AFTER INSERT ON {t} DEFERRABLE INITIALLY DEFERRED "
+    "FOR EACH ROW EXECUTE FUNCTION {t}f()",
+    "CREATE TABLE {t} (a int); CREATE RULE r AS ON INSERT TO {t} DO ALSO NOTIFY c",
+    "CREATE FUNCTION {t}f() RETURNS int LANGUAGE plpgsql AS 'BEGIN PERFORM set_config(''x.y'', ''1'', true); "
+    "RETURN 1; END'; CREATE TABLE {t} (a int, b int DEFAULT {t}f())",
+    "CREATE TABLE {t}b (a int); CREATE VIEW {t} AS SELECT a FROM {t}b; CREATE FUNCTION {t}f() RETURNS trigger "
+    "LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END'; "
+    "CREATE TRIGGER x BEFORE INSERT ON {t}b FOR EACH ROW EXECUTE FUNCTION {t}f()",
+])
+def test_postgres_tables_whose_transactions_are_seen_by_others(postgres, proxy, pg, table, make):
+    pg(through=False).execute(make.format(t=table))
+    before = counted(proxy, "table")
+
+    def work(i):
+        with pg_connect(postgres, proxy) as connection:
+            return [connection.execute(f"{HINT}INSERT INTO {table} (a) VALUES ({n})").rowcount for n in range(6)]
+
+    assert together(6, work) == [[1] * 6] * 6
     assert counted(proxy, "table") == before + 36
 
 
@@ -268,10 +305,28 @@ def test_postgres_tables_that_are_not_plain(postgres, proxy, pg, table, make):
     ("CREATE DOMAIN {t}d AS int", "1::{t}d"),
     ("CREATE FUNCTION {t}f(text, int) RETURNS text LANGUAGE sql AS 'SELECT $1'; "
      "CREATE OPERATOR |+ (LEFTARG = text, RIGHTARG = int, FUNCTION = {t}f)", "'1'::text |+ 1"),
-    ("CREATE FUNCTION lower(int) RETURNS text LANGUAGE sql AS 'SELECT $1::text'", "lower(5)"),
 ])
-def test_postgres_names_that_users_have_made(proxy, pg, table, make, value):
-    """What looks built-in and is not, or runs a user's code, is relayed."""
+def test_postgres_types_and_operators_that_users_have_made(postgres, proxy, pg, table, make, value):
+    """What looks built-in and is not is never merged into one INSERT."""
+    admin = pg(through=False)
+    admin.execute(f"CREATE TABLE {table} (a text)")
+    admin.execute(make.format(t=table))
+    try:
+        before = pipelines(proxy)
+        connections = [pg() for _ in range(3)]
+        together(3, lambda i: connections[i].execute(
+            f"{HINT}INSERT INTO {table} (a) VALUES ({value.format(t=table)})"))
+        assert pipelines(proxy) > before
+    finally:
+        admin.execute("DROP OPERATOR IF EXISTS |+ (text, int)")
+
+
+@pytest.mark.parametrize("make, value", [
+    ("CREATE FUNCTION lower(int) RETURNS text LANGUAGE sql AS 'SELECT $1::text'", "lower(5)"),
+    ("CREATE FUNCTION mine() RETURNS text LANGUAGE sql AS 'SELECT 1::text'", "mine()"),
+])
+def test_postgres_functions_that_users_have_made(proxy, pg, table, make, value):
+    """What runs a user's code is relayed."""
     admin = pg(through=False)
     admin.execute(f"CREATE TABLE {table} (a text)")
     admin.execute(make.format(t=table))
@@ -282,28 +337,44 @@ def test_postgres_names_that_users_have_made(proxy, pg, table, make, value):
             connection.execute(f"{HINT}INSERT INTO {table} (a) VALUES ({value.format(t=table)})")
         assert counted(proxy, "table") == before + 3
     finally:
-        admin.execute("DROP FUNCTION IF EXISTS lower(int); DROP OPERATOR IF EXISTS |+ (text, int)")
+        admin.execute("DROP FUNCTION IF EXISTS lower(int); DROP FUNCTION IF EXISTS mine()")
 
 
 @pytest.mark.parametrize("make", [
     ("CREATE TABLE {t} (a int) ENGINE=MyISAM",),
     ("CREATE TABLE {t} (a int) ENGINE=Aria",),
     ("CREATE TABLE {t}b (a int)", "CREATE VIEW {t} AS SELECT a FROM {t}b"),
+    ("CREATE TABLE {t}l (a int) ENGINE=MyISAM", "CREATE TABLE {t} (a int)",
+     "CREATE TRIGGER {t}x BEFORE INSERT ON {t} FOR EACH ROW INSERT INTO {t}l VALUES (NEW.a)"),
+    ("CREATE TABLE {t} (a int)", "CREATE TRIGGER {t}x BEFORE INSERT ON {t} FOR EACH ROW SET NEW.a = NEW.a + @x"),
+    ("CREATE TABLE {t} (a int) WITH SYSTEM VERSIONING",),
+])
+def test_mariadb_tables_that_cannot_be_rolled_back_or_compared(mariadb, proxy, my, table, make):
+    before = counted(proxy, "table")
+    run_on_mariadb_table(mariadb, proxy, my, table, make)
+    assert counted(proxy, "table") == before + 36
+
+
+@pytest.mark.parametrize("make", [
     ("CREATE TABLE {t} (a int)", "CREATE TRIGGER {t}x BEFORE INSERT ON {t} FOR EACH ROW SET NEW.a = NEW.a + 1"),
     ("CREATE TABLE {t} (a int) PARTITION BY HASH (a) PARTITIONS 4",),
 ])
 def test_mariadb_tables_that_are_not_plain(mariadb, proxy, my, table, make):
+    before = pipelines(proxy)
+    run_on_mariadb_table(mariadb, proxy, my, table, make)
+    assert pipelines(proxy) > before
+
+
+def run_on_mariadb_table(mariadb, proxy, my, table, make):
     admin = my(through=False).cursor()
     for sql in make:
         admin.execute(sql.format(t=table))
-    before = counted(proxy, "table")
 
     def work(i):
         with mariadb.connect(proxy.mariadb_port, database="d") as connection, connection.cursor() as cursor:
             return [cursor.execute(f"{HINT}INSERT INTO {table} (a) VALUES ({n})") for n in range(6)]
 
     assert together(6, work) == [[1] * 6] * 6
-    assert counted(proxy, "table") == before + 36
 
 
 def test_ddl_seen_makes_the_facts_be_asked_again(postgres, proxy, pg, table):
@@ -321,11 +392,11 @@ def test_ddl_seen_makes_the_facts_be_asked_again(postgres, proxy, pg, table):
     assert proxy.stats()["batched_writes_total"] > before
     admin.execute(f"CREATE FUNCTION {table}f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; "
                   f"CREATE TRIGGER x BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION {table}f()")
-    before = counted(proxy, "table")
+    before = pipelines(proxy)
     results = together(4, lambda i: [sessions[i].execute(f"{HINT}INSERT INTO {table} (a) VALUES ({n})").rowcount
                                      for n in range(10)])
     assert results == [[0] * 10] * 4
-    assert counted(proxy, "table") == before + 40
+    assert pipelines(proxy) > before
 
 
 def test_a_surprise_in_the_answer_rolls_the_batch_back(postgres, proxy, pg, table):
@@ -352,7 +423,7 @@ def test_a_lone_writer_does_not_wait(proxy, pg, table):
     before = proxy.metric("tqdbproxy_write_batch_flush_total", reason="nobody_left")
     for n in range(5):
         connection.execute(f"/* max_wait_ms:1000 */ INSERT INTO {table} (a) VALUES ({n})")
-    assert proxy.metric("tqdbproxy_write_batch_flush_total", reason="nobody_left") == before + 4
+    assert proxy.metric("tqdbproxy_write_batch_flush_total", reason="nobody_left") == before + 5
 
 
 def test_the_smallest_wait_wins(start_proxy, postgres, pg, table):

@@ -12,6 +12,11 @@ class Hooks:
     """The cold side for sessions that have no sockets: connecting is at once."""
 
     analyze = staticmethod(policy.analyze)
+    analyze_statement = staticmethod(policy.analyze_statement)
+    pieces = staticmethod(policy.pieces)
+    session_wait = staticmethod(policy.session_wait)
+    startup_wait = staticmethod(policy.startup_wait)
+    row_count_sql = staticmethod(policy.row_count_sql)
     probe_sql = staticmethod(policy.probe_sql)
     judge = staticmethod(policy.judge)
 
@@ -147,13 +152,14 @@ def logged_in(hooks, address=""):
     return session, server
 
 
-FACTS = pg(b"D", struct.pack("!H", 12) + b"".join(
+FACTS = pg(b"D", struct.pack("!H", 16) + b"".join(
     struct.pack("!i", len(v)) + v if v is not None else b"\xff\xff\xff\xff"
-    for v in (b"r", b"p", b"f", b"f", b"heap", b"f", b"f", b"f", b"f", b"f", None, b"notice")))
+    for v in (b"r", b"f", b"f", b"heap", b"rp", b"0", b"f", b"f", b"f", None, b"f", b"f", b"f", None, b"notice",
+              b"0")))
 
 
 def answer_probe(session, server):
-    """The first write asks the catalogue; then it goes alone."""
+    """The first write asks the catalogue; with nobody to wait for it then goes alone."""
     assert b"pg_catalog" in server.take_out()
     server.receive(COLUMNS + FACTS + pg(b"C", b"SELECT 1\0") + READY)
     assert server.take_out() == pg(b"Q", INSERT + b"\0")
@@ -212,8 +218,8 @@ def test_sessions_of_different_servers_share_no_batch():
 
 @pytest.mark.parametrize("answer, end", [
     (pg(b"C", b"BEGIN\0") + pg(b"E", b"SERROR\0C23505\0Mdup\0\0") + pg(b"Z", b"E"), b"ROLLBACK\0"),
-    (pg(b"C", b"BEGIN\0") + pg(b"C", b"INSERT 0 1\0") + pg(b"Z", b"T"), b"ROLLBACK\0"),
-    (pg(b"C", b"BEGIN\0") + pg(b"N", b"SWARNING\0\0") + pg(b"C", b"INSERT 0 2\0") + pg(b"Z", b"T"), b"ROLLBACK\0"),
+    (pg(b"C", b"BEGIN\0") + pg(b"C", b"SET\0") + pg(b"C", b"INSERT 0 1\0") + pg(b"Z", b"T"), b"ROLLBACK\0"),
+    (pg(b"C", b"BEGIN\0") + pg(b"C", b"SET\0") + pg(b"N", b"SWARNING\0\0") + pg(b"C", b"INSERT 0 2\0") + pg(b"Z", b"T"), b"ROLLBACK\0"),
 ])
 def test_what_does_not_fit_is_rolled_back_and_goes_alone(answer, end):
     hooks = Hooks()

@@ -51,7 +51,7 @@ def test_unreadable_hint_is_told(value):
     ("postgres", b"SELECT set_config('a', 'b', false)", {"setlike"}),
     ("postgres", b"select 1; reset all", {"setlike", "multi"}),
     ("postgres", b"SELECT 'set_config('", set()),
-    ("postgres", b"DISCARD ALL", {"setlike", "discard"}),
+    ("postgres", b"DISCARD ALL", {"setlike", "discard", "deallocate"}),
     ("postgres", b"PREPARE p AS SELECT set_config('a','b',false)", {"setlike", "taint"}),
     ("postgres", b"CREATE TEMP TABLE x (a int)", {"ddl", "temp"}),
     ("postgres", b"CREATE TABLE x (temp int)", {"ddl"}),

@@ -141,7 +141,7 @@ class Metrics(Collector):
             yield family
         yield counter("tqdbproxy_write_batch_flush", "Why a gathered batch left", ["reason"], totals["flush"])
         yield counter("tqdbproxy_write_batch_method", "How batches were sent", ["method"],
-                      {"multi_row": stats.multi_row})
+                      totals["methods"])
         yield counter("tqdbproxy_write_batch_retries", "Batches that failed whole and were split", ["cause"],
                       totals["retries"])
 

@@ -25,13 +25,26 @@ def analyze(dialect: int, prefix: bytes, values: bytes, suffix: bytes):
         return None
 
 
+def analyze_statement(dialect: int, sql: bytes):
+    """See ``analysis.analyze_statement``; a parser that fails in an unforeseen way means: relay."""
+    try:
+        return analysis.analyze_statement(dialect, sql)
+    except Exception:
+        log.exception("analysis of a %s statement failed; its shape is relayed", DIALECTS[dialect])
+        return None
+
+
+pieces = analysis.pieces
+
+
 def probe_sql(dialect: int, verdict) -> bytes:
     """The catalogue query about the verdict's table."""
     return _CATALOG[dialect].probe_sql(verdict).encode()
 
 
-def judge(dialect: int, verdict, rows: list[list[bytes | None]] | None) -> tuple[bool, str, int, int]:
-    """``(ok, reason, id_step, byte_limit)`` from the answer to ``probe_sql``; no answer means: relay."""
+def judge(dialect: int, verdict, rows: list[list[bytes | None]] | None
+          ) -> tuple[bool, str, bool, int, int, float]:
+    """``(ok, reason, multi_row, id_step, byte_limit, wait_limit)`` from the answer to ``probe_sql``; no answer means: relay."""
     if not rows:
         facts = Facts(False, "table", why="the catalogue does not show it")
     else:
@@ -43,7 +56,79 @@ def judge(dialect: int, verdict, rows: list[list[bytes | None]] | None) -> tuple
             facts = Facts(False, "table", why="the catalogue's answer is not understood")
     if not facts.ok:
         _explain(DIALECTS[dialect], verdict.schema, verdict.table, facts.why)
-    return facts.ok, facts.reason, facts.id_step, facts.byte_limit
+    return facts.ok, facts.reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit
+
+
+_WAIT = re.compile(r"[+-]?\d*\.?\d+\Z|[+-]?\d+\.\Z")
+_PG_SET = re.compile(
+    r"\bset\s+(?:session\s+)?tqdb\s*\.\s*max_wait_ms\s*(?:=|\bto\b)\s*(?P<value>'[^']*'|[-+\w.]+)|"
+    r"\bset_config\s*\(\s*'tqdb\.max_wait_ms'\s*,\s*(?P<config>'[^']*')\s*,\s*(?:false|'f[alse]*')\s*\)|"
+    r"\b(?P<reset>reset\s+(?:all\b|tqdb\s*\.\s*max_wait_ms\b)|discard\s+all\b)", re.IGNORECASE)
+_MY_SET = re.compile(
+    r"\bset\b[^;]*?@`?tqdb_max_wait_ms`?\s*:?=\s*(?P<value>'[^']*'|\"[^\"]*\"|[-+\w.]+)", re.IGNORECASE)
+
+
+def wait_value(text: str) -> float | str:
+    """Milliseconds from a setting's text: -1.0 for no batching, -2.0 for ``auto``, or ``unreadable``."""
+    text = text.strip().strip("'\"").strip().lower()
+    if text == "auto":
+        return -2.0
+    if text in ("", "null", "default"):
+        return -1.0
+    if not _WAIT.match(text):
+        return "unreadable"
+    return float(text) if float(text) > 0 else -1.0
+
+
+def session_wait(dialect: int, sql: bytes) -> float | str | None:
+    """What a statement that changes the session says of batching without hints.
+
+    None: nothing; ``startup``: back to what the connection began with; else see ``wait_value``.
+    """
+    text = sql.decode("utf-8", "replace")
+    last = None
+    for last in (_MY_SET if DIALECTS[dialect] == "mariadb" else _PG_SET).finditer(text):
+        pass
+    if last is None:
+        return None
+    if last.groupdict().get("reset"):
+        return "startup"
+    value = last["value"] or last["config"]
+    if DIALECTS[dialect] == "postgres" and value.lower() == "default":
+        return "startup"
+    return wait_value(value)
+
+
+def startup_wait(params: list[bytes]) -> float | None:
+    """What PostgreSQL start-up parameters (name, value, …) say of batching without hints; None: nothing."""
+    values = {params[i].decode("utf-8", "replace"): params[i + 1].decode("utf-8", "replace")
+              for i in range(0, len(params) - 1, 2)}
+    text = values.get("tqdb.max_wait_ms")
+    found = re.findall(r"(?:-c\s*|--)tqdb\.max[_-]wait[_-]ms=(\S+)", values.get("options", ""))
+    if found:
+        text = found[-1]
+    if text is None:
+        return None
+    value = wait_value(text)
+    return -1.0 if value == "unreadable" else value
+
+
+_ROW_COUNT = re.compile(
+    r"'(?:[^'\\]|''|\\.)*'|\"(?:[^\"\\]|\"\"|\\.)*\"|`[^`]*`|/\*.*?\*/|--\s[^\n]*|#[^\n]*|\brow_count\s*\(\s*\)",
+    re.IGNORECASE | re.DOTALL)
+_ONLY_ROW_COUNT = re.compile(r"\s*select\s+(row_count\s*\(\s*\))\s*;?\s*\Z", re.IGNORECASE)
+
+
+def row_count_sql(sql: bytes, rows: int) -> bytes | None:
+    """The statement with what ``ROW_COUNT()`` has to say put in its place; None if it does not ask for it."""
+    text = sql.decode("utf-8", "surrogateescape")
+    value = f"CAST({rows} AS SIGNED)"
+    only = _ONLY_ROW_COUNT.match(text)
+    if only:
+        changed = f"SELECT {value} AS `{only[1]}`"
+    else:
+        changed = _ROW_COUNT.sub(lambda m: value if m[0][:3].lower() == "row" else m[0], text)
+    return changed.encode("utf-8", "surrogateescape") if changed != text else None
 
 
 @lru_cache(maxsize=1000)

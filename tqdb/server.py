@@ -133,6 +133,11 @@ class Server:
     """One proxy process. It is also the core's ``hooks``."""
 
     analyze = staticmethod(policy.analyze)
+    analyze_statement = staticmethod(policy.analyze_statement)
+    pieces = staticmethod(policy.pieces)
+    session_wait = staticmethod(policy.session_wait)
+    startup_wait = staticmethod(policy.startup_wait)
+    row_count_sql = staticmethod(policy.row_count_sql)
     probe_sql = staticmethod(policy.probe_sql)
     judge = staticmethod(policy.judge)
 
@@ -289,9 +294,12 @@ class Server:
                 self.loop, state.addresses, self.config.limits.server_connect_timeout, done)
 
     def cancel(self, session, packet: bytes, key: bytes) -> None:
-        """A CancelRequest: sent to the server of the session that has the key, unless a batch carries its write."""
+        """A CancelRequest: takes a gathered write back; a batch under way goes on, it carries others' writes too.
+
+        Otherwise it is sent to the server of the session that has the key.
+        """
         target = self.engine.cancel_keys.get(key)
-        if target is None or target.waits:
+        if target is None or target.cancel_waiting() or target.waits:
             session.abort()
             return
 

@@ -2,7 +2,8 @@
 
 The scanner cuts an INSERT into prefix, value tuples and suffix. ``analyze`` asks the dialect's parser whether
 that cut is the statement's own: with one tuple and with two it must be the same plain ``INSERT … VALUES`` with
-one and with two rows. Everything else is None: relay.
+one and with two rows. Any other write goes as it is, in one transaction with its like: ``analyze_statement``
+says whether nothing in it could tell. Everything else is None: relay.
 """
 
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ DIALECTS = ("postgres", "mariadb")
 
 @dataclass(frozen=True)
 class Verdict:
-    """A shape that may be merged, as far as its text tells.
+    """A shape that may be batched, as far as its text tells.
 
-    ``schema`` and ``table`` are unquoted names (schema None: the session's own), ``columns`` the named columns
-    or None for all; ``functions``, ``types`` and ``operators`` the names of those used in the values, which must
-    be built-in ones; ``returning`` whether rows come back, ``nvalues`` the number of values in a tuple.
+    ``multi_row``: its rows may be merged into one INSERT. ``schema`` and ``table`` are unquoted names (schema
+    None: the session's own), ``columns`` the named columns or None for all; ``functions``, ``types`` and
+    ``operators`` the names of those used, which must be built-in ones; ``returning`` whether rows come back;
+    ``relations`` what else it names, as ``(schema, table)``.
     """
 
     schema: str | None
@@ -26,14 +28,16 @@ class Verdict:
     columns: tuple[str, ...] | None
     functions: frozenset[str]
     returning: bool
-    nvalues: int
+    multi_row: bool = True
+    relations: tuple[tuple[str | None, str], ...] = ()
     types: frozenset[str] = frozenset()
     operators: frozenset[str] = frozenset()
 
     @property
     def facts_key(self) -> tuple:
         """What the catalogue's facts depend on: statements with the same key share them."""
-        return self.schema, self.table, self.columns, self.functions, self.types, self.operators
+        return (self.schema, self.table, self.columns, self.functions, self.types, self.operators,
+                self.multi_row, self.relations)
 
 
 def analyze(dialect: int, prefix: bytes, values: bytes, suffix: bytes) -> Verdict | None:
@@ -47,3 +51,23 @@ def analyze(dialect: int, prefix: bytes, values: bytes, suffix: bytes) -> Verdic
         parts = [part.decode("latin-1") for part in (prefix, values, suffix)]
     found = (mariadb if DIALECTS[dialect] == "mariadb" else postgres).plain_insert(*parts)
     return Verdict(**found) if found else None
+
+
+def analyze_statement(dialect: int, sql: bytes) -> Verdict | None:
+    """The verdict on one statement that is to run as it is, in a transaction with others of its shape."""
+    try:
+        text = sql.decode()
+    except UnicodeDecodeError:
+        return None
+    found = (mariadb if DIALECTS[dialect] == "mariadb" else postgres).plain_statement(text)
+    return Verdict(multi_row=False, **found) if found else None
+
+
+def pieces(dialect: int, values: bytes, nparams: int) -> tuple[tuple[bytes, int], ...] | None:
+    """A tuple of values at its parameters: ``((text, number of the parameter behind it or 0), …)``.
+
+    None where its rows cannot be numbered through: a parameter that it does not use, or another protocol's.
+    """
+    if DIALECTS[dialect] == "mariadb":
+        return None
+    return postgres.pieces(values, nparams)

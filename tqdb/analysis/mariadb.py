@@ -1,4 +1,4 @@
-"""MariaDB: plain inserts as sqlglot's MySQL parser sees them."""
+"""MariaDB: statements as sqlglot's MySQL parser sees them."""
 
 import logging
 import re
@@ -27,6 +27,28 @@ _SHAPE = re.compile(
     r"(?P<columns>\((?:[^()'\"]*)\))?\s*values\s*\Z", re.IGNORECASE)
 _RETURNING = re.compile(r"\s*(?:returning\s+(?P<items>[^()'\"@]+))?\s*\Z", re.IGNORECASE)
 _CALL = re.compile(r"([\w$]+)\s*\(")
+_STRING = re.compile(r"'(?:[^'\\]|''|\\.)*'|\"(?:[^\"\\]|\"\"|\\.)*\"", re.DOTALL)
+# a call that may be a stored function's, whatever its name
+_QUALIFIED_CALL = re.compile(r"(?:`|\.\s*[\w$]+)\s*\(")
+
+_TABLE = r"(?P<table>(?:`(?:[^`]|``)+`|[\w$]+)(?:\s*\.\s*(?:`(?:[^`]|``)+`|[\w$]+))?)"
+_WRITES = tuple(re.compile(pattern, re.IGNORECASE) for pattern in (
+    rf"(?:insert|replace)\s+(?:ignore\s+)?(?:into\s+)?{_TABLE}\s*(?:\([^()'\"]*\))?(?=[\s(]|\Z)",
+    rf"update\s+(?:ignore\s+)?{_TABLE}(?:\s+as\s+[\w$]+)?\s+(?=set\b)",
+    rf"delete\s+(?:ignore\s+)?from\s+{_TABLE}(?=\s+(?:where|order|limit|returning)\b|\s*\Z)",
+))
+# words and aggregates that may stand before a parenthesis
+_BEFORE_PARENTHESIS = frozenset("""
+    values value in and or not xor select on as exists any all some when then else case using by over where set
+    union except intersect from join key update partition returning having limit interval between like is div mod
+    rlike regexp distinct duplicate end with count sum avg min max group_concat json_extract json_value json_unquote
+    json_set json_insert json_replace json_remove json_merge_patch json_array_append json_contains json_length
+    json_valid date_add date_sub adddate subdate datediff timestampdiff timestampadd last_day dayofweek dayofmonth
+    dayofyear week weekday quarter hour minute second microsecond to_days from_days timediff sec_to_time time_to_sec
+    locate instr position field find_in_set elt make_set strcmp regexp_replace regexp_substr regexp_instr
+    bit_count greatest least signed unsigned decimal varchar exp ln log log2 log10 sin cos tan pi degrees radians
+    crc32 conv bin oct format quote insert space soundex to_seconds aes_encrypt aes_decrypt compress uncompress
+""".split())
 
 
 def _name(text: str) -> str:
@@ -79,7 +101,9 @@ def plain_insert(prefix: str, values: str, suffix: str) -> dict | None:
     if first is None or second is None or len(first) != 1 or len(second) != 2:
         return None
     row = first[0]
-    literal_free = re.sub(r"'(?:[^'\\]|''|\\.)*'|\"(?:[^\"\\]|\"\"|\\.)*\"", "''", values, flags=re.DOTALL)
+    literal_free = _STRING.sub("''", values)
+    if _QUALIFIED_CALL.search(literal_free):
+        return None
     functions = _functions(row, literal_free)
     if functions is None:
         return None
@@ -95,8 +119,52 @@ def plain_insert(prefix: str, values: str, suffix: str) -> dict | None:
         "columns": columns,
         "functions": functions,
         "returning": tail["items"] is not None,
-        "nvalues": len(row.expressions) if isinstance(row, exp.Tuple) else 1,
     }
+
+
+def _known_calls(text: str) -> bool:
+    """Whether all that looks like a call in ``text`` (without strings) is a word or a native function."""
+    return not _QUALIFIED_CALL.search(text) and all(
+        name.lower() in FUNCTIONS or name.lower() in _BEFORE_PARENTHESIS for name in _CALL.findall(text))
+
+
+def plain_statement(sql: str) -> dict | None:
+    """Facts of a write (see ``analysis.Verdict``) that answers the same in a transaction with others, else None.
+
+    One table is written. Variables, stored functions and what asks about the connection are left to relaying.
+    """
+    head = next((found for found in (pattern.match(sql) for pattern in _WRITES) if found), None)
+    if head is None:
+        return None
+    rest = _STRING.sub("''", sql[head.end():])
+    if "@" in rest or "`" in rest and re.search(r"`\s*\(", rest) or not _known_calls(rest):
+        return None
+    try:
+        # sqlglot knows no REPLACE; but for that word it is an INSERT
+        statements = sqlglot.parse(re.sub(r"\Areplace\b", "insert", sql, flags=re.IGNORECASE), read="mysql")
+    except (SqlglotError, RecursionError):
+        return None
+    if len(statements) != 1 or not isinstance(statements[0], exp.Insert | exp.Update | exp.Delete):
+        return None
+    if any(isinstance(node, exp.Parameter | exp.SessionParameter) for node in statements[0].walk()):
+        return None
+    parts = [_name(p) for p in re.findall(r"`(?:[^`]|``)+`|[\w$]+", head["table"])]
+    return {"schema": parts[0] if len(parts) == 2 else None, "table": parts[-1], "columns": None,
+            "functions": frozenset(), "returning": False}
+
+
+_TRIGGER_HAZARD = re.compile(
+    r"@|\b(?:insert|update|delete|replace|call|load|execute|prepare|handler|lock|unlock|"
+    r"last_insert_id|row_count|found_rows|connection_id|get_lock|release_lock|signal)\b", re.IGNORECASE)
+_TRIGGER_WORDS = frozenset(("if", "elseif", "while", "return"))
+
+
+def safe_trigger(body: str) -> bool:
+    """Whether a trigger only computes with its row: it writes nowhere else and asks nothing of the connection."""
+    text = _STRING.sub("''", body)
+    return not _TRIGGER_HAZARD.search(text) and not _QUALIFIED_CALL.search(text) and all(
+        name.lower() in FUNCTIONS or name.lower() in _BEFORE_PARENTHESIS or name.lower() in _TRIGGER_WORDS
+        for name in _CALL.findall(text))
 
 
 def safe_default(expression: str | None) -> bool:

@@ -1,10 +1,12 @@
-"""PostgreSQL: plain inserts as libpg_query (the server's own parser) sees them."""
+"""PostgreSQL: statements as libpg_query (the server's own parser) sees them."""
 
+import re
 from dataclasses import dataclass, field
 
 from pglast import ast, parse_sql
 from pglast.enums import A_Expr_Kind, OnConflictAction, OverridingKind
 from pglast.parser import ParseError
+from pglast.visitors import Visitor
 
 # Built-in functions that read no table, no sequence's past and nothing of the session that the class of
 # sessions does not pin down; each row of a multi-row INSERT evaluates them as a statement of its own would.
@@ -52,7 +54,7 @@ class Names:
 def _expression(node, names: Names, allowed: frozenset[str]) -> None:
     """Walks a value expression; collects the names it uses or raises NotPlain."""
     match node:
-        case None | ast.A_Const() | ast.SetToDefault():
+        case None | ast.A_Const() | ast.SetToDefault() | ast.ParamRef():
             return
         case ast.TypeCast():
             names.types.add(node.typeName.names[-1].sval)
@@ -157,8 +159,95 @@ def plain_insert(prefix: str, values: str, suffix: str) -> dict | None:
         "types": frozenset(names.types),
         "operators": frozenset(names.operators),
         "returning": bool(returning),
-        "nvalues": len(rows[0]),
     }
+
+
+# A token of a value tuple in which a "$" may stand, or that is a parameter.
+_TOKEN = re.compile(rb"'(?:[^'\\]|'')*'|\"(?:[^\"]|\"\")*\"|\$(\d+)|[A-Za-z_\x80-\xff][\w$\x80-\xff]*|\$|'|\"|--|/\*")
+
+
+def pieces(values: bytes, nparams: int) -> tuple[tuple[bytes, int], ...] | None:
+    """See ``analysis.pieces``."""
+    found, used, at = [], set(), 0
+    for token in _TOKEN.finditer(values):
+        if token[0] in (b"$", b"'", b'"', b"--", b"/*"):
+            return None
+        if token[1] is not None:
+            number = int(token[1])
+            found.append((values[at:token.start()], number))
+            used.add(number)
+            at = token.end()
+    found.append((values[at:], 0))
+    return tuple(found) if used == set(range(1, nparams + 1)) else None
+
+
+# Built-in functions that see or change what belongs to a connection or a transaction, run SQL of their own, or
+# read what the statements before left behind.
+_DENIED = re.compile(
+    r"pg_|txid_|lo_|dblink|inet_client|inet_server|set_?config|currval|lastval|setval|setseed|ts_stat|"
+    r"(?:query|cursor|table|schema|database)_to_")
+
+
+class _Names(Visitor):
+    """What a statement names; ``plain`` turns False at anything that a transaction of many might answer differently."""
+
+    def __init__(self):
+        super().__init__()
+        self.plain = True
+        self.functions: set[str] = set()
+        self.relations: set[tuple[str | None, str]] = set()
+        self.targets: list[tuple[str | None, str]] = []
+        self.ctes: set[str] = set()
+
+    def _target(self, node):
+        self.targets.append((node.relation.schemaname, node.relation.relname))
+
+    visit_InsertStmt = visit_UpdateStmt = visit_DeleteStmt = lambda self, ancestors, node: self._target(node)
+
+    def visit_RangeVar(self, ancestors, node):
+        if node.catalogname:
+            self.plain = False
+        self.relations.add((node.schemaname, node.relname))
+
+    def visit_CommonTableExpr(self, ancestors, node):
+        self.ctes.add(node.ctename)
+
+    def visit_FuncCall(self, ancestors, node):
+        name = [part.sval for part in node.funcname]
+        if _DENIED.match(name[-1]) or (len(name) > 1 and name[0] != "pg_catalog"):
+            self.plain = False
+        if len(name) == 1:
+            self.functions.add(name[0])
+
+    def visit_ColumnRef(self, ancestors, node):
+        last = node.fields[-1]
+        if isinstance(last, ast.String) and last.sval in SYSTEM_COLUMNS:
+            self.plain = False
+
+    def visit_IntoClause(self, ancestors, node):
+        self.plain = False
+
+    visit_CurrentOfExpr = visit_MergeStmt = visit_IntoClause
+
+
+def plain_statement(sql: str) -> dict | None:
+    """Facts of a write (see ``analysis.Verdict``) that answers the same in a transaction with others, else None."""
+    try:
+        statements = parse_sql(sql)
+    except ParseError:
+        return None
+    if len(statements) != 1 or not isinstance(
+            statements[0].stmt, ast.InsertStmt | ast.UpdateStmt | ast.DeleteStmt | ast.SelectStmt):
+        return None
+    names = _Names()
+    names(statements)
+    if not names.plain or not names.targets:
+        return None
+    schema, table = names.targets[0]
+    others = {(s, r) for s, r in names.relations if s is not None or r not in names.ctes} - {(schema, table)}
+    others |= set(names.targets[1:]) - {(schema, table)}
+    return {"schema": schema, "table": table, "columns": None, "functions": frozenset(names.functions),
+            "returning": False, "relations": tuple(sorted(others, key=lambda r: (r[0] or "", r[1])))}
 
 
 def safe_default(expression: str) -> bool:

@@ -1,7 +1,8 @@
 """What a table is, asked of the server on a client's own connection.
 
 Each dialect has ``probe_sql(verdict)``, one query that returns one row, and ``judge(verdict, row)``, which says
-whether a multi-row INSERT into that table gives every row what it would get alone.
+whether writes to that table may be batched: as one multi-row INSERT that gives every row what it would get
+alone, or as the statements that they are, in one transaction.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 class Facts:
     """``ok`` or the reason for going alone (a label of ``tqdbproxy_individual_writes_total``).
 
-    ``id_step``: distance of consecutive insert ids, 0 without an auto-increment column; ``byte_limit``: what
+    ``multi_row``: rows may be merged; ``wait_limit``: seconds that a write may be held, 0 for no limit of the
+    session's own; ``id_step``: distance of consecutive insert ids, 0 without an auto-increment column; ``byte_limit``: what
     the server takes in one statement, 0 for no limit; ``why``: the same in words, for the log.
     """
 
@@ -19,4 +21,6 @@ class Facts:
     reason: str = "table"
     id_step: int = 0
     byte_limit: int = 0
+    multi_row: bool = False
+    wait_limit: float = 0.0
     why: str = ""

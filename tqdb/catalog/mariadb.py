@@ -1,7 +1,7 @@
 """MariaDB: facts from information_schema and session variables."""
 
 from tqdb.analysis import Verdict
-from tqdb.analysis.mariadb import safe_default
+from tqdb.analysis.mariadb import safe_default, safe_trigger
 from tqdb.catalog import Facts
 
 # Names are compared as the columns compare them; the hex form needs no quoting under any sql_mode.
@@ -9,8 +9,10 @@ from tqdb.catalog import Facts
 _PROBE = """\
 SELECT @@sql_mode, @@auto_increment_increment, @@max_allowed_packet, @@character_set_client,
  @@completion_type, @@session_track_transaction_info, @@session_track_system_variables,
- t.ENGINE, t.TABLE_TYPE, t.CREATE_OPTIONS,
- (SELECT COUNT(*) FROM information_schema.TRIGGERS g
+ @@max_statement_time, t.ENGINE, t.TABLE_TYPE, t.CREATE_OPTIONS,
+ (SELECT SUM(LENGTH(g.ACTION_STATEMENT)) FROM information_schema.TRIGGERS g
+  WHERE g.EVENT_OBJECT_SCHEMA = t.TABLE_SCHEMA AND g.EVENT_OBJECT_TABLE = t.TABLE_NAME),
+ (SELECT GROUP_CONCAT(HEX(g.ACTION_STATEMENT)) FROM information_schema.TRIGGERS g
   WHERE g.EVENT_OBJECT_SCHEMA = t.TABLE_SCHEMA AND g.EVENT_OBJECT_TABLE = t.TABLE_NAME),
  (SELECT COUNT(*) FROM information_schema.USER_PRIVILEGES u WHERE u.PRIVILEGE_TYPE = 'TRIGGER')
  + (SELECT COUNT(*) FROM information_schema.SCHEMA_PRIVILEGES s
@@ -45,13 +47,12 @@ def _unhex(value: str | None) -> list[str]:
 
 
 def judge(verdict: Verdict, row: list[str | None]) -> Facts:
-    (sql_mode, increment, packet, charset, completion, track_transaction, track_variables, engine, kind,
-     options, triggers, may_see_triggers, auto_columns, defaults) = row
+    (sql_mode, increment, packet, charset, completion, track_transaction, track_variables,
+     max_statement_time, engine, kind, options, triggers_size, triggers, may_see_triggers, auto_columns, defaults) = row
     modes = set((sql_mode or "").split(","))
     if charset in UNSAFE_CHARSETS:
         return Facts(False, "charset", why=f"character_set_client is {charset}")
     sessions = (
-        (not modes & STRICT, "sql_mode is not strict"),
         ("ANSI_QUOTES" in modes or "ORACLE" in modes, "sql_mode changes what a quote means"),
         (completion not in ("NO_CHAIN", "0"), "completion_type is not NO_CHAIN"),
         (track_transaction not in ("OFF", "0", None, ""), "session_track_transaction_info is on"),
@@ -61,21 +62,27 @@ def judge(verdict: Verdict, row: list[str | None]) -> Facts:
     for bad, why in sessions:
         if bad:
             return Facts(False, "session_state", why=why)
-    auto = _unhex(auto_columns)
-    named = {c.lower() for c in verdict.columns} if verdict.columns is not None else None
-    tables = (
-        (engine != "InnoDB", f"its engine is {engine}"),
-        (kind != "BASE TABLE", f"it is a {kind}"),
-        ("partitioned" in (options or ""), "it is partitioned"),
-        (triggers != "0", "it has triggers"),
-        (may_see_triggers == "0",
-         "this user may not see its triggers: grant the TRIGGER privilege on it to have its writes batched"),
-        (len(auto) > 0 and (named is None or auto[0].lower() in named),
-         "the statement gives the auto-increment column"),
-        (any(not safe_default(d) for d in _unhex(defaults)), "a default of it reads more than the row"),
-    )
-    for bad, why in tables:
+    bodies = _unhex(triggers)
+    for bad, why in (
+            (engine != "InnoDB", f"its engine is {engine}"),
+            (kind != "BASE TABLE", f"it is a {kind}"),
+            (may_see_triggers == "0",
+             "this user may not see its triggers: grant the TRIGGER privilege on it to have its writes batched"),
+            (sum(len(body.encode()) for body in bodies) != int(float(triggers_size or 0)),
+             "its triggers are too long to be looked at"),
+            (not all(safe_trigger(body) for body in bodies), "a trigger of it does more than compute with its row")):
         if bad:
             return Facts(False, "table", why=why)
+    auto = _unhex(auto_columns)
+    named = {c.lower() for c in verdict.columns} if verdict.columns is not None else None
+    alone = (
+        not verdict.multi_row,
+        bool(bodies),
+        not modes & STRICT,         # NULL into NOT NULL is an error alone and a default among several rows
+        "partitioned" in (options or ""),
+        len(auto) > 0 and (named is None or auto[0].lower() in named),
+        any(not safe_default(d) for d in _unhex(defaults)),
+    )
     return Facts(True, id_step=int(increment or 1) if auto else 0,
-                 byte_limit=max(1024, int(packet or 1048576) - PACKET_SLACK))
+                 byte_limit=max(1024, int(packet or 1048576) - PACKET_SLACK),
+                 multi_row=not any(alone), wait_limit=float(max_statement_time or 0) / 2)

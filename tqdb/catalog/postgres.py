@@ -4,12 +4,35 @@ from tqdb.analysis import Verdict
 from tqdb.analysis.postgres import safe_default
 from tqdb.catalog import Facts
 
+# What a function's source may not mention where many statements share a transaction: what is visible to others
+# at commit only, what belongs to the connection, and SQL that is put together at run time.
+_HAZARD = (r"notify|set_config|\mset\M\s+(local|session)|advisory|txid_|xact_id|\mtemp(orary)?\M|dblink|"
+           r"pg_backend_pid|inet_client|lastval|currval|\mexecute\M")
+
 # Functions and operators that are no built-ins are recorded in pg_depend; compiled ones of extensions
 # (language c) are trusted to be what their extension says, SQL and procedural ones may read anything.
 _PROBE = """\
-SELECT c.relkind, c.relpersistence, c.relrowsecurity, c.relhasrules, a.amname,
+WITH RECURSIVE named(oid) AS (SELECT unnest({relations}::pg_catalog.regclass[])::pg_catalog.oid),
+rels(oid) AS (
+ SELECT oid FROM named
+ UNION
+ SELECT n.oid FROM rels r, LATERAL (
+  SELECT i.inhrelid AS oid FROM pg_catalog.pg_inherits i WHERE i.inhparent = r.oid
+  UNION ALL
+  SELECT d.refobjid FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_depend d ON d.objid = w.oid
+   AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+   AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass WHERE w.ev_class = r.oid) n)
+SELECT c.relkind, c.relrowsecurity, c.relhasrules, a.amname,
+ (SELECT pg_catalog.string_agg(DISTINCT k.relkind::text || k.relpersistence::text, ',')
+  FROM rels r JOIN pg_catalog.pg_class k ON k.oid = r.oid),
+ (SELECT pg_catalog.count(*) FROM named WHERE oid IS NULL),
  EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal),
- EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid
+ EXISTS (SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+  WHERE t.tgrelid IN (SELECT oid FROM rels) AND NOT t.tgisinternal AND (t.tgdeferrable OR p.prosrc ~* {hazard})),
+ EXISTS (SELECT FROM pg_catalog.pg_rewrite w WHERE w.ev_class IN (SELECT oid FROM rels)
+  AND w.rulename <> '_RETURN' AND pg_catalog.pg_get_ruledef(w.oid) ~* {hazard}),
+ (SELECT pg_catalog.max(CASE WHEN p.prosrc ~* {hazard} THEN 2 ELSE 1 END)
+  FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang
   WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND l.lanname NOT IN ('c', 'internal') AND (
    (d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
@@ -29,7 +52,8 @@ SELECT c.relkind, c.relpersistence, c.relrowsecurity, c.relhasrules, a.amname,
   AND o.oprnamespace <> 'pg_catalog'::pg_catalog.regnamespace),
  (SELECT pg_catalog.string_agg(pg_catalog.pg_get_expr(adbin, adrelid), E'\\n;\\n')
   FROM pg_catalog.pg_attrdef WHERE adrelid = c.oid),
- pg_catalog.current_setting('client_min_messages')
+ pg_catalog.current_setting('client_min_messages'),
+ pg_catalog.date_part('epoch', pg_catalog.current_setting('statement_timeout')::pg_catalog.interval)
 FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam
 WHERE c.oid = pg_catalog.to_regclass({table})"""
 
@@ -46,34 +70,38 @@ def array(names: frozenset[str]) -> str:
     return "array[" + ",".join(quote(n) for n in sorted(names)) + "]"
 
 
+def _regclass(schema: str | None, table: str) -> str:
+    name = identifier(table)
+    return quote(name if schema is None else identifier(schema) + "." + name)
+
+
 def probe_sql(verdict: Verdict) -> str:
-    name = identifier(verdict.table)
-    if verdict.schema is not None:
-        name = identifier(verdict.schema) + "." + name
-    return _PROBE.format(table=quote(name), functions=array(verdict.functions), types=array(verdict.types),
-                         operators=array(verdict.operators))
+    relations = ((verdict.schema, verdict.table), *verdict.relations)
+    return _PROBE.format(
+        table=_regclass(verdict.schema, verdict.table),
+        relations="array[" + ",".join(f"pg_catalog.to_regclass({_regclass(*r)})" for r in relations) + "]",
+        hazard=quote(_HAZARD), functions=array(verdict.functions), types=array(verdict.types),
+        operators=array(verdict.operators))
 
 
 def judge(verdict: Verdict, row: list[str | None]) -> Facts:
-    (kind, persistence, security, rules, method, triggers, depends, shadowed, domains, operators, defaults,
-     messages) = row
-    refused = (
-        (kind != "r", "it is not an ordinary table"),
-        (persistence == "t", "it is a temporary table"),
-        (security == "t", "it has row security"),
-        (rules == "t", "it has rules"),
-        (method != "heap", "its access method is not heap"),
-        (triggers == "t", "it has triggers"),
-        (depends == "t", "a default, constraint or index of it calls a user's function"),
-        (shadowed == "t", "a function of the statement has a user's namesake"),
-        (domains == "t", "the statement casts to a domain"),
-        (operators == "t", "an operator of the statement has a user's namesake"),
-        (any(not safe_default(d) for d in (defaults or "").split("\n;\n") if d),
-         "a default of it reads more than the row"),
-    )
-    for bad, why in refused:
+    (kind, security, rules, method, kinds, missing, triggers, bad_triggers, bad_rules, depends, shadowed, domains,
+     operators, defaults, messages, timeout) = row
+    for bad, why in (
+            (missing != "0", "it, or another table of the statement, does not exist"),
+            (any(k[0] not in "rpvmiS" for k in (kinds or "").split(",")), "not all it touches are ordinary tables"),
+            (any(k[1] == "t" for k in (kinds or "").split(",")), "it is a temporary table"),
+            (bad_triggers == "t", "a trigger of it is deferred, notifies, or has to do with its connection"),
+            (bad_rules == "t", "a rule of it notifies, or has to do with its connection"),
+            (depends == "2", "a function that it calls has to do with its connection"),
+            (shadowed == "t", "a function of the statement has a user's namesake")):
         if bad:
             return Facts(False, "table", why=why)
     if messages not in ("notice", "warning", "error", "info"):
         return Facts(False, "session_state", why="client_min_messages asks for debug messages")
-    return Facts(True)
+    alone = (
+        not verdict.multi_row, kind != "r", security == "t", rules == "t", method != "heap", triggers == "t",
+        depends is not None, domains == "t", operators == "t",
+        any(not safe_default(d) for d in (defaults or "").split("\n;\n") if d),
+    )
+    return Facts(True, multi_row=not any(alone), wait_limit=float(timeout or 0) / 2)

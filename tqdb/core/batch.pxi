@@ -7,24 +7,44 @@ cdef enum:
     MAX_GROUPS_PER_CLASS = 2000
     ANALYSES_PER_SECOND = 200       # parser calls; past that, unknown shapes are relayed without one
     MAX_SHAPE_BYTES = 16384         # prefix and suffix of a statement that is taken apart
+    MAX_PARAMETERS = 65535          # of one statement, on both protocols
+    MAX_TOGETHER = 3                # failures of a pipeline after which its members are halved
+    MAX_ANSWER_BYTES = 8388608      # of a batch: past that it is taken back and its members go alone
     MAX_STRIKES = 3                 # surprises in a row after which a group pauses until facts are asked again
 
 cdef double FACTS_SECONDS = 60.0
 cdef double NEVER = 1e300
 
 
+cdef enum Form:
+    FORM_CUT = 0        # text, an INSERT cut into prefix, tuples and suffix
+    FORM_WHOLE          # text, any write, its literals as "?"
+    FORM_BOUND          # parameters for a prepared statement
+
+
 cdef class Shape:
-    """An INSERT without its values: what stands before and behind the tuples, and one tuple's skeleton."""
+    """Statements that differ in values only.
+
+    FORM_CUT: what stands before and behind the tuples, and one tuple's skeleton. FORM_WHOLE: ``skeleton`` is
+    the statement's. FORM_BOUND: ``prefix`` is the statement's text, ``skeleton`` what else must be the same
+    (types, formats); ``pieces`` its one tuple taken apart, for a statement with more of them.
+    """
+    cdef readonly int form
     cdef readonly bytes prefix
     cdef readonly bytes skeleton
     cdef readonly bytes suffix
     cdef readonly object verdict      # what analysis found, None if it may not be batched
+    cdef readonly tuple pieces        # (text, number of the parameter behind it or 0), …
+    cdef readonly int nparams
+    cdef readonly bint extended       # comes by PostgreSQL's extended protocol
 
-    def __init__(self, bytes prefix, bytes skeleton, bytes suffix, verdict):
+    def __init__(self, int form, bytes prefix, bytes skeleton, bytes suffix, verdict, bint extended):
+        self.form = form
         self.prefix = prefix
         self.skeleton = skeleton
         self.suffix = suffix
         self.verdict = verdict
+        self.extended = extended
 
 
 cdef class Group:
@@ -42,6 +62,8 @@ cdef class Group:
     cdef double deadline
     cdef double scheduled           # time of the group's entry in the engine's heap; never behind the deadline
     cdef bint has_auto
+    cdef bint ripe                  # to be looked at before the loop sleeps
+    cdef int max_rows               # of the shape, 0: the engine's own bound
     # batches and singles under way
     cdef int inflight
     cdef Session last_leader
@@ -52,12 +74,17 @@ cdef class Group:
         self.facts = facts
         self.members = []
         self.deadline = self.scheduled = NEVER
+        if shape.nparams:
+            self.max_rows = MAX_PARAMETERS // shape.nparams
 
 
 cdef class Batch:
     """Writes sent as one operation on ``leader``'s connection."""
     cdef readonly Group group
-    cdef readonly list members
+    cdef readonly list members      # sessions; each has one write or several in a row
+    cdef int method                 # Method
+    cdef int nwrites
+    cdef int attempt                # how often writes of it were tried together before
     cdef Session leader
     cdef ServerConn server
     cdef double sent
@@ -67,7 +94,10 @@ cdef class Batch:
     cdef int cause                  # RetryCause of a failure
     cdef bint failed
     cdef bint table_error           # the failure concerns the statement, not a row: no use in halving
+    cdef list bad                   # pipeline: sessions whose statements made it fail
     cdef Buffer response            # what the dialect keeps of the answer
+    cdef Buffer ends                # pipeline: where each write's part of ``response`` ends, as Py_ssize_t
+    cdef int answered               # pipeline: writes answered so far
     cdef int answer_rows
     cdef uint64_t first_id
     cdef Py_ssize_t head_bytes      # of ``response``: the part in front of the rows
@@ -76,15 +106,39 @@ cdef class Batch:
         self.group = group
         self.members = members
         self.flush_reason = flush_reason
+        self.bad = []
         self.response = Buffer()
+        self.ends = Buffer()
+
+    cdef inline int end_write(self) except -1:
+        """The answer to one more write of the pipeline is whole."""
+        cdef Py_ssize_t size = self.response.size()
+        self.answered += 1
+        return self.ends.append(<char*>&size, sizeof(size))
+
+    cdef inline Py_ssize_t end_of(self, int k) noexcept:
+        return (<Py_ssize_t*>self.ends.ptr())[k]
+
+    cdef Session owner(self, int k):
+        """The session whose write is the k-th of the batch."""
+        cdef Session session
+        for item in self.members:
+            session = <Session>item
+            if k < session.nwrites:
+                return session
+            k -= session.nwrites
+        return None
 
 
 cdef class Engine:
     """Everything that sessions share. ``hooks`` is the cold side (see ``tqdb.policy`` and ``tqdb.server``):
 
-    ``analyze(dialect, prefix, tuple, suffix)`` -> a verdict or None;
+    ``analyze(dialect, prefix, tuple, suffix)``, ``analyze_statement(dialect, sql)`` -> a verdict or None;
+    ``pieces(dialect, tuple)`` -> see ``Shape``, or None;
+    ``session_wait(dialect, sql)``, ``startup_wait(params)`` -> what a session says of ``max_wait_ms``;
+    ``row_count_sql(sql, rows)`` -> the statement with ROW_COUNT() replaced, or None;
     ``probe_sql(dialect, verdict)`` -> the catalogue query;
-    ``judge(dialect, verdict, rows)`` -> ``(ok, reason_name, id_step, byte_limit)``;
+    ``judge(dialect, verdict, rows)`` -> ``(ok, reason_name, multi_row, id_step, byte_limit, wait_limit)``;
     ``status_sql(dialect, sql, session)`` -> the statement that answers a status query;
     ``connect(session)``, ``cancel(session, packet)``, ``session_closed(session)``.
     """
@@ -94,6 +148,7 @@ cdef class Engine:
     cdef readonly ClassRegistry classes
     cdef list dirty
     cdef list resume
+    cdef list ripe
     cdef dict shapes
     cdef list heap
     cdef uint64_t heap_serial
@@ -118,6 +173,7 @@ cdef class Engine:
         self.classes = ClassRegistry(self)
         self.dirty = []
         self.resume = []
+        self.ripe = []
         self.shapes = {}
         self.heap = []
         self.cancel_keys = {}
@@ -133,7 +189,8 @@ cdef class Engine:
         cdef list todo
         cdef Endpoint ep
         cdef Session session
-        while self.resume or self.dirty:
+        cdef Group group
+        while self.resume or self.ripe or self.dirty:
             if self.resume:
                 todo = self.resume
                 self.resume = []
@@ -147,6 +204,14 @@ cdef class Engine:
                     except Exception:
                         log.exception("internal error in a session; it is closed")
                         session.abort()
+                continue
+            if self.ripe:
+                todo = self.ripe
+                self.ripe = []
+                for item in todo:
+                    group = <Group>item
+                    group.ripe = False
+                    self.flush_ripe(group)
                 continue
             todo = self.dirty
             self.dirty = []
@@ -166,27 +231,74 @@ cdef class Engine:
 
     # --- shapes -----------------------------------------------------------------------------------
 
-    cdef Shape shape_of(self, int dialect, const char* p, Scan* s):
-        """The shape of a scanned INSERT, analysed if it is new. None: too many new ones just now."""
-        cdef bytes prefix = p[s.core_start:s.values_start]
-        cdef bytes skeleton = s.skeleton[:s.nskeleton]
-        cdef bytes suffix = p[s.values_end:s.core_end] if s.core_end > s.values_end else b""
-        key = (dialect, prefix, skeleton, suffix)
-        found = self.shapes.get(key)
-        if found is not None:
-            return <Shape>found
+    cdef bint may_analyse(self) noexcept:
         if self.now - self.analysis_second >= 1.0:
             self.analysis_second = self.now
             self.analysis_count = 0
         self.analysis_count += 1
-        if self.analysis_count > ANALYSES_PER_SECOND:
-            return None
-        verdict = self.hooks.analyze(dialect, prefix, p[s.values_start:s.first_end], suffix)
-        shape = Shape(prefix, skeleton, suffix, verdict)
+        return self.analysis_count <= ANALYSES_PER_SECOND
+
+    cdef Shape keep_shape(self, key, Shape shape):
         if len(self.shapes) >= MAX_SHAPES:
             self.shapes.clear()
         self.shapes[key] = shape
         return shape
+
+    cdef Shape cut_shape(self, int dialect, const char* p, Scan* s, bytes formats):
+        """The shape of a scanned INSERT, analysed if it is new. None: too many new ones just now.
+
+        ``formats``: what else must be the same, b"" for a text protocol's own answer.
+        """
+        cdef bytes prefix = p[s.core_start:s.values_start]
+        cdef bytes skeleton = s.skeleton[:s.nskeleton]
+        cdef bytes suffix = p[s.values_end:s.core_end] if s.core_end > s.values_end else b""
+        key = (dialect, prefix, skeleton, suffix, formats)
+        found = self.shapes.get(key)
+        if found is not None:
+            return <Shape>found
+        if not self.may_analyse():
+            return None
+        verdict = self.hooks.analyze(dialect, prefix, p[s.values_start:s.first_end], suffix)
+        return self.keep_shape(key, Shape(FORM_CUT, prefix, skeleton, suffix, verdict, formats != b""))
+
+    cdef Shape whole_shape(self, int dialect, const char* p, Scan* s, bytes formats):
+        """The shape of a scanned statement whose skeleton is the whole statement's."""
+        cdef bytes skeleton = s.skeleton[:s.nskeleton]
+        key = (dialect, skeleton, formats)
+        found = self.shapes.get(key)
+        if found is not None:
+            return <Shape>found
+        if not self.may_analyse():
+            return None
+        verdict = self.hooks.analyze_statement(dialect, p[s.core_start:s.core_end])
+        return self.keep_shape(key, Shape(FORM_WHOLE, b"", skeleton, b"", verdict, formats != b""))
+
+    cdef Shape bound_shape(self, int dialect, bytes core, bytes alike, Scan* s, int nparams):
+        """The shape of executions of a statement; ``s`` is the scan of ``core``, ``alike`` see ``Shape``."""
+        cdef Shape shape
+        key = (dialect, core, alike, FORM_BOUND)
+        found = self.shapes.get(key)
+        if found is not None:
+            return <Shape>found
+        if not self.may_analyse():
+            return None
+        verdict = None
+        pieces = None
+        prefix, suffix = core, b""
+        if s.verb == W_INSERT and s.values_end >= 0 and s.ntuples == 1 and not s.flags & F_COMPLEX:
+            prefix, suffix = core[:s.values_start], core[s.values_end:]
+            values = core[s.values_start:s.values_end]
+            pieces = self.hooks.pieces(dialect, values, nparams)
+            if pieces is not None:
+                verdict = self.hooks.analyze(dialect, prefix, values, suffix)
+        if verdict is None:
+            verdict = self.hooks.analyze_statement(dialect, core)
+            pieces = None
+        shape = Shape(FORM_BOUND, prefix if pieces else core, alike, suffix if pieces else b"", verdict,
+                      dialect == PG)
+        shape.pieces = pieces
+        shape.nparams = nparams
+        return self.keep_shape(key, shape)
 
     cdef Group group_of(self, SessionClass cls, Shape shape):
         cdef Group group = cls.groups.get(shape)
@@ -195,7 +307,8 @@ cdef class Engine:
                 for key, old in list(cls.groups.items()):
                     if not (<Group>old).members and not (<Group>old).inflight:
                         del cls.groups[key]
-                cls.tables = {key: facts for key, facts in cls.tables.items() if (<TableFacts>facts).probing}
+                cls.tables = {key: facts for key, facts in cls.tables.items()
+                              if (<TableFacts>facts).probing or (<TableFacts>facts).waiting}
             facts = cls.tables.get(shape.verdict.facts_key)
             if facts is None:
                 facts = cls.tables[shape.verdict.facts_key] = TableFacts()
@@ -211,41 +324,106 @@ cdef class Engine:
 
     # --- gathering --------------------------------------------------------------------------------
 
-    cdef int join(self, Session session, Group group, double wait_ms) except -1:
-        """A held write enters its group, which may leave at once."""
-        cdef Py_ssize_t size = session.tuples_end - session.tuples_start + 1
-        cdef Py_ssize_t max_bytes = self.max_batch_bytes
+    cdef inline int max_rows(self, Group group) noexcept:
+        return min(self.max_batch_size, group.max_rows) if group.max_rows else self.max_batch_size
+
+    cdef inline Py_ssize_t max_bytes(self, Group group) noexcept:
+        cdef Py_ssize_t limit = group.facts.byte_limit
+        return min(self.max_batch_bytes, limit) if limit else self.max_batch_bytes
+
+    cdef int make_room(self, Group group, int rows, Py_ssize_t size) except -1:
+        """Sends the group off if so much more would be too much for it."""
+        if group.members:
+            if group.rows + rows > self.max_rows(group):
+                self.flush(group, FL_FULL)
+            elif group.bytes + size > self.max_bytes(group):
+                self.flush(group, FL_BYTES)
+        return 0
+
+    cdef int join(self, Session session, Group group, int writes, int rows, Py_ssize_t size,
+                  double wait_ms) except -1:
+        """Writes just held by a session enter a group that has room for them; it may leave at once."""
+        cdef double limit = self.max_wait_ms * 0.001
         cdef double deadline
-        if group.facts.byte_limit and group.facts.byte_limit < max_bytes:
-            max_bytes = group.facts.byte_limit
-        if group.members and (group.rows + session.ntuples > self.max_batch_size
-                              or group.bytes + size > max_bytes):
-            self.flush(group, FL_FULL if group.rows + session.ntuples > self.max_batch_size else FL_BYTES)
+        if group.facts.wait_limit > 0 and group.facts.wait_limit < limit:
+            limit = group.facts.wait_limit
         if not group.members:
             group.opened = self.now
-        group.members.append(session)
-        group.rows += session.ntuples
+        if session.group is None:
+            group.members.append(session)
+            session.group = group
+        group.rows += rows
         group.bytes += size
-        session.group = group
-        self.gathered += 1
+        self.gathered += writes
         if wait_ms == WAIT_AUTO:
-            if group.inflight == 0:
-                return self.flush(group, FL_IDLE)
             group.has_auto = True
-            deadline = self.now + self.max_wait_ms * 0.001
+            deadline = self.now + limit
         else:
-            deadline = self.now + min(wait_ms, self.max_wait_ms) * 0.001
-        if group.rows >= self.max_batch_size:
+            deadline = self.now + min(wait_ms * 0.001, limit)
+        if group.rows >= self.max_rows(group):
             return self.flush(group, FL_FULL)
-        if group.bytes >= max_bytes:
+        if group.bytes >= self.max_bytes(group):
             return self.flush(group, FL_BYTES)
-        if len(group.members) >= group.cls.members:
-            return self.flush(group, FL_NOBODY_LEFT)
+        if group.facts.probing:
+            if group not in group.facts.waiting:
+                group.facts.waiting.append(group)
+        elif (group.has_auto and group.inflight == 0) or len(group.members) >= group.cls.members:
+            self.ripen(group)
         if deadline < group.deadline:
             group.deadline = deadline
             if deadline < group.scheduled:
                 self.schedule(group)
         return 0
+
+    cdef inline int ripen(self, Group group) except -1:
+        """It could leave now; but what else has arrived with the same read comes along."""
+        if not group.ripe:
+            group.ripe = True
+            self.ripe.append(group)
+        return 0
+
+    cdef int flush_ripe(self, Group group) except -1:
+        if not group.members or group.facts.probing:
+            return 0
+        if group.has_auto and group.inflight == 0:
+            return self.flush(group, FL_IDLE)
+        if len(group.members) >= group.cls.members:
+            return self.flush(group, FL_NOBODY_LEFT)
+        return 0
+
+    cdef int facts_known(self, TableFacts facts) except -1:
+        """The catalogue has answered, or will not: groups that waited for it go on."""
+        cdef Group group
+        cdef list waiting = facts.waiting
+        facts.waiting = []
+        for item in waiting:
+            group = <Group>item
+            if facts.state == T_OPEN and not self.facts_due(facts):
+                self.ripen(group)
+            else:
+                self.disband(group, facts.reason if facts.state == T_REFUSED else R_TABLE)
+        return 0
+
+    cdef int disband(self, Group group, int reason) except -1:
+        """What is gathered goes alone."""
+        for item in self.take_members(group):
+            (<Session>item).relay_held(reason)
+        return 0
+
+    cdef list take_members(self, Group group):
+        cdef list members = group.members
+        cdef Session session
+        group.members = []
+        group.rows = 0
+        group.bytes = 0
+        group.deadline = NEVER
+        group.has_auto = False
+        for item in members:
+            session = <Session>item
+            session.group = None
+            session.blocked = True
+            self.gathered -= session.nwrites
+        return members
 
     cdef int schedule(self, Group group) except -1:
         """An entry in the heap for the group's deadline; any other entry of the group's is void from now on."""
@@ -260,10 +438,10 @@ cdef class Engine:
         if group is None:
             return 0
         group.members.remove(session)
-        group.rows -= session.ntuples
-        group.bytes -= session.tuples_end - session.tuples_start + 1
+        group.rows -= session.nrows
+        group.bytes -= session.nbytes
         session.group = None
-        self.gathered -= 1
+        self.gathered -= session.nwrites
         if not group.members:
             group.deadline = NEVER
             group.has_auto = False
@@ -277,32 +455,26 @@ cdef class Engine:
         for item in list(cls.groups.values()):
             group = <Group>item
             if group.members and len(group.members) >= cls.members:
-                self.flush(group, FL_NOBODY_LEFT)
+                self.ripen(group)
         return 0
 
     cdef int flush(self, Group group, int reason) except -1:
-        cdef list members = group.members
+        cdef list members
         cdef Session session
         cdef double delay = self.now - group.opened
-        if not members:
+        if not group.members:
             return 0
-        group.members = []
-        group.rows = 0
-        group.bytes = 0
-        group.deadline = NEVER
-        group.has_auto = False
-        self.gathered -= len(members)
+        if group.facts.probing:
+            return self.disband(group, R_TABLE)
+        members = self.take_members(group)
         self.stats.flush[reason] += 1
         self.stats.current_delay_ms = delay * 1000
-        if len(members) == 1:
-            session = <Session>members[0]
-            session.group = None
+        session = <Session>members[0]
+        if len(members) == 1 and session.nwrites == 1:
             session.inflight_group = group
             group.inflight += 1
             return session.relay_held(R_SINGLE)
-        observe_seconds(&self.stats.batch_delay[(<Session>members[0]).qtype], delay)
-        for item in members:
-            (<Session>item).group = None
+        observe_seconds(&self.stats.batch_delay[session.qtype], delay)
         return self.start(Batch(group, members, reason))
 
     cdef int start(self, Batch batch) except -1:
@@ -310,11 +482,12 @@ cdef class Engine:
         cdef Session session
         cdef Session leader = None
         cdef Group group = batch.group
-        batch.rows = 0
+        batch.rows = batch.nwrites = 0
         for item in batch.members:
             session = <Session>item
             session.batch = batch
-            batch.rows += session.ntuples
+            batch.rows += session.nrows
+            batch.nwrites += session.nwrites
             if leader is None or session is group.last_leader:
                 leader = session
         group.last_leader = leader
@@ -322,8 +495,8 @@ cdef class Engine:
         self.batches_running += 1
         batch.leader = leader
         batch.server = leader.server
+        batch.method = M_MULTI_ROW if group.shape.verdict.multi_row and group.facts.multi_row else M_PIPELINE
         batch.sent = self.now
-        batch.failed = False
         self.stats.database_queries += 1
         self.stats.backend_writes[leader.qtype] += 1
         leader.server.batch = batch
@@ -339,7 +512,6 @@ cdef class Engine:
         cdef Group group = batch.group
         cdef Stats stats = self.stats
         cdef int qtype = batch.leader.qtype
-        cdef int count = len(batch.members)
         server.batch = None
         group.inflight -= 1
         self.batches_running -= 1
@@ -348,16 +520,16 @@ cdef class Engine:
         else:
             group.strikes = 0
             stats.batches += 1
-            stats.multi_row += 1
-            observe_size(&stats.batch_size[qtype], count)
+            stats.methods[batch.method] += 1
+            observe_size(&stats.batch_size[qtype], batch.nwrites)
             observe_seconds(&stats.batch_latency[qtype], self.now - batch.sent)
-            stats.batched[qtype] += count
+            stats.batched[qtype] += batch.nwrites
             server.split(batch)
             for item in batch.members:
                 session = <Session>item
                 session.batch = None
-                session.source.batched[qtype] += 1
-                session.last_batch_size = count
+                session.source.batched[qtype] += session.nwrites
+                session.last_batch_size = batch.nwrites
                 session.last_reason = FLUSH_REASONS[batch.flush_reason]
                 if not session.closed:
                     session.observe(self.now)
@@ -368,12 +540,14 @@ cdef class Engine:
         return 0
 
     cdef int retry(self, Batch batch) except -1:
-        """Nothing was kept: halves are tried again, and what is down to one goes alone."""
+        """Nothing was kept. Who made a pipeline fail goes alone and the others together; else halves are tried."""
         cdef Session session
         cdef Group group = batch.group
         cdef list usable = []
         cdef Py_ssize_t half
         self.stats.retries[batch.cause] += 1
+        if batch.method == M_MULTI_ROW:
+            batch.leader.led_failed_batch()
         if batch.table_error:
             group.facts.state = T_UNKNOWN
         if batch.cause == RC_WARNING or batch.cause == RC_MISMATCH:
@@ -384,22 +558,30 @@ cdef class Engine:
         for item in batch.members:
             session = <Session>item
             session.batch = None
-            if session.usable():
+            if not session.usable():
+                continue
+            if batch.table_error or session in batch.bad:
+                self.start_part(group, [session], batch)
+            else:
                 usable.append(session)
-        if len(usable) > 1 and not batch.table_error:
-            half = len(usable) // 2
-            self.start_part(group, usable[:half], batch.flush_reason)
-            self.start_part(group, usable[half:], batch.flush_reason)
+        if not usable:
             return 0
-        for item in usable:
-            self.start_part(group, [item], batch.flush_reason)
+        if len(usable) < len(batch.members) and batch.attempt < MAX_TOGETHER:
+            self.start_part(group, usable, batch)
+            return 0
+        half = (len(usable) + 1) // 2
+        self.start_part(group, usable[:half], batch)
+        if half < len(usable):
+            self.start_part(group, usable[half:], batch)
         return 0
 
-    cdef int start_part(self, Group group, list members, int reason) except -1:
-        cdef Session session
+    cdef int start_part(self, Group group, list members, Batch of) except -1:
+        cdef Session session = <Session>members[0]
+        cdef Batch batch
         if len(members) > 1:
-            return self.start(Batch(group, members, reason))
-        session = <Session>members[0]
+            batch = Batch(group, members, of.flush_reason)
+            batch.attempt = of.attempt + 1
+            return self.start(batch)
         session.inflight_group = group
         group.inflight += 1
         return session.relay_held(R_RETRY)
@@ -414,8 +596,8 @@ cdef class Engine:
             session = <Session>item
             session.batch = None
             # each was handed to the database once, with an outcome that nobody can tell
-            self.stats.batched[session.qtype] += 1
-            session.source.batched[session.qtype] += 1
+            self.stats.batched[session.qtype] += session.nwrites
+            session.source.batched[session.qtype] += session.nwrites
             if not session.closed:
                 session.connection_lost()
         self.idle(batch.group)
@@ -430,7 +612,7 @@ cdef class Engine:
     cdef int idle(self, Group group) except -1:
         """A batch of this group has ended: writes that only waited for that leave now."""
         if group.inflight == 0 and group.has_auto and group.members:
-            self.flush(group, FL_IDLE)
+            self.ripen(group)
         return 0
 
     # --- time -------------------------------------------------------------------------------------

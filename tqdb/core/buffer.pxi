@@ -6,11 +6,20 @@ cdef extern from *:
         const unsigned char *u = (const unsigned char *)p;
         return ((uint32_t)u[0] << 24) | ((uint32_t)u[1] << 16) | ((uint32_t)u[2] << 8) | u[3];
     }
+    static inline uint32_t tq_be16(const char *p) {
+        const unsigned char *u = (const unsigned char *)p;
+        return ((uint32_t)u[0] << 8) | u[1];
+    }
+    static inline void tq_put_be16(char *p, uint32_t v) {
+        p[0] = (char)(v >> 8); p[1] = (char)v;
+    }
     static inline void tq_put_be32(char *p, uint32_t v) {
         p[0] = (char)(v >> 24); p[1] = (char)(v >> 16); p[2] = (char)(v >> 8); p[3] = (char)v;
     }
     """
     uint32_t tq_be32(const char* p) nogil
+    uint32_t tq_be16(const char* p) nogil
+    void tq_put_be16(char* p, uint32_t v) nogil
     void tq_put_be32(char* p, uint32_t v) nogil
 
 cdef Py_ssize_t KEEP_BYTES = 16384       # an emptied buffer larger than this gives its memory back

@@ -5,7 +5,7 @@ cdef class Group
 
 cdef enum FactsState:
     T_UNKNOWN = 0       # the catalogue has not been asked
-    T_OPEN              # rows may be merged
+    T_OPEN              # writes may be batched
     T_REFUSED           # the table, or the sessions, do not allow it
 
 
@@ -16,8 +16,14 @@ cdef class TableFacts:
     cdef uint64_t epoch             # the engine's DDL epoch when the catalogue was asked
     cdef double expires             # when it is to be asked again
     cdef bint probing
+    cdef list waiting               # groups whose writes wait for the catalogue's answer
+    cdef bint multi_row             # rows may be merged into one INSERT
+    cdef double wait_limit          # seconds that a write of these sessions may be held at most
     cdef int id_step                # distance of consecutive insert ids, 0 without an auto-increment column
     cdef Py_ssize_t byte_limit      # what the server takes in one statement, 0: no limit of its own
+
+    def __init__(self):
+        self.waiting = []
 
 
 cdef class SessionClass:

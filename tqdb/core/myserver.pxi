@@ -22,11 +22,21 @@ cdef enum MyBatchPhase:
     MB_BEGIN = 0
     MB_INSERT
     MB_LAST_ID
+    MB_PREPARE          # pipeline: the connection is made ready for it
+    MB_WORK             # … and everybody's statements are under way
     MB_COMMIT
     MB_ROLLBACK
 
 cdef bytes MY_BEGIN = my_command(COM_QUERY, b"BEGIN")
 cdef bytes MY_LOCK_WAIT = b"SET STATEMENT innodb_lock_wait_timeout=1 FOR "
+# A deadlock rolls back the whole transaction, and what has been sent behind it must not run outside of one:
+# hence autocommit off instead of BEGIN. What is changed for the batch is put back behind it.
+cdef bytes MY_PIPELINE_BEGIN = my_command(
+    COM_QUERY, b"SET @tqdb_lock_wait = @@innodb_lock_wait_timeout, @tqdb_last_id = LAST_INSERT_ID(), "
+    b"autocommit = 0, innodb_lock_wait_timeout = 1")
+cdef bytes MY_PIPELINE_END = my_command(
+    COM_QUERY, b"SET autocommit = 1, innodb_lock_wait_timeout = @tqdb_lock_wait, "
+    b"@tqdb_last_id = LAST_INSERT_ID(@tqdb_last_id)")
 cdef bytes MY_COMMIT = my_command(COM_QUERY, b"COMMIT")
 cdef bytes MY_ROLLBACK = my_command(COM_QUERY, b"ROLLBACK")
 cdef bytes MY_LAST_ID = my_command(COM_QUERY, b"SELECT LAST_INSERT_ID()")
@@ -50,6 +60,8 @@ cdef class MyServer(ServerConn):
     cdef list rows                  # of the proxy's own statement
     cdef bint hidden_failed
     cdef bint begin_failed
+    cdef bint ending                # the answer to MY_PIPELINE_END is still to come, before any other
+    cdef Py_ssize_t status_at       # where the last OK or EOF has its status flags, 0: it has none
     cdef bint mariadb               # and not MySQL, which knows no SET STATEMENT
     cdef bytes tail                 # payload of the packet that ends a RETURNING result
 
@@ -85,12 +97,14 @@ cdef class MyServer(ServerConn):
                 i += MY_HEADER + length
                 relayed = i
                 continue
-            if self.batch is not None or self.hidden:
+            if self.batch is not None or self.hidden or self.ending:
                 self.relay(p + relayed, i - relayed)
                 relayed = i
                 if n - i < MY_HEADER + length:
                     break
-                if self.batch is not None:
+                if self.ending:
+                    self.ending_packet(p + i, length)
+                elif self.batch is not None:
                     self.batch_packet(p + i, length)
                 else:
                     self.hidden_packet(p + i, length)
@@ -182,14 +196,18 @@ cdef class MyServer(ServerConn):
         cdef Py_ssize_t i = 1
         i += read_lenenc(q + i, n - i, &self.affected)
         i += read_lenenc(q + i, n - i, &self.insert_id)
+        self.status_at = 0
         if n >= i + 4:
+            self.status_at = i
             self.status = le16(q + i)
             self.warnings = le16(q + i + 2)
         return 0
 
     cdef int read_eof(self, const char* q, Py_ssize_t n) except -1:
         self.affected = self.insert_id = 0
+        self.status_at = 0
         if n >= 5:
+            self.status_at = 3
             self.warnings = le16(q + 1)
             self.status = le16(q + 3)
         return 0
@@ -300,7 +318,7 @@ cdef class MyServer(ServerConn):
             if len(client.statements) >= MAX_NAMED_STATEMENTS:
                 client.statements.clear()
             client.statements[le32(q + 1)] = known
-            client.statements[0xFFFFFFFF] = known       # "the last one prepared"
+            (<MyStatement>known).nparams = le16(q + 7)
         self.prepare_columns = le16(q + 5)
         params = le16(q + 7)
         if params:
@@ -356,6 +374,10 @@ cdef class MyServer(ServerConn):
         """
         cdef Buffer out = self.out
         cdef Py_ssize_t start
+        if batch.method == M_PIPELINE:
+            batch.phase = MB_PREPARE
+            out.append_bytes(MY_PIPELINE_BEGIN)
+            return self.mark()
         out.append_bytes(MY_BEGIN)
         start = out.size()
         out.append(b"\0\0\0\0\3", MY_HEADER + 1)
@@ -377,6 +399,8 @@ cdef class MyServer(ServerConn):
             self.continued = length == MY_MAX_PACKET
             return 0
         kind = self.read_packet(COM_QUERY, p + MY_HEADER, length)
+        if batch.method == M_PIPELINE:
+            return self.pipeline_packet(batch, kind, p, length)
         if length == MY_MAX_PACKET:
             self.continued = True
             self.fail_batch(batch, RC_MISMATCH)
@@ -398,6 +422,142 @@ cdef class MyServer(ServerConn):
                 self.fail_batch(batch, my_retry_cause(self.error))
             self.engine.finished(batch)
         return 0
+
+    # --- batches as a pipeline of everybody's own statements ------------------------------------------------
+
+    cdef int put_pipeline(self, Batch batch) except -1:
+        """Everybody's command; executions are of the leader's own prepared statement."""
+        cdef MySession session
+        cdef Shape shape = batch.group.shape
+        cdef Buffer out = self.out
+        cdef Write* w
+        cdef const char* p
+        cdef char[14] head
+        cdef char[4] number
+        cdef Py_ssize_t bitmap, length
+        cdef int k
+        memcpy(number, self.client.held.ptr() + MY_HEADER + 1, 4)
+        for item in batch.members:
+            session = <MySession>item
+            p = session.held.ptr()
+            for k in range(session.nwrites):
+                w = session.writes + k
+                if shape.form != FORM_BOUND:
+                    out.append(p + w.start, w.end - w.start)
+                    continue
+                bitmap = (shape.nparams + 7) // 8
+                length = EXECUTE_HEAD
+                if shape.nparams:
+                    length += bitmap + 1 + PyBytes_GET_SIZE(shape.skeleton) + w.tuples_end - w.tuples_start
+                put_packet_header(head, length, 0)
+                head[MY_HEADER] = COM_STMT_EXECUTE
+                memcpy(head + MY_HEADER + 1, number, 4)
+                memcpy(head + MY_HEADER + 5, b"\0\1\0\0\0", 5)
+                out.append(head, MY_HEADER + EXECUTE_HEAD)
+                if shape.nparams:
+                    out.append(p + w.sql_start, bitmap)
+                    out.append(b"\1", 1)
+                    out.append_bytes(shape.skeleton)
+                    out.append(p + w.tuples_start, w.tuples_end - w.tuples_start)
+        return 0
+
+    cdef int pipeline_packet(self, Batch batch, int kind, const char* p, Py_ssize_t length) except -1:
+        if batch.phase == MB_PREPARE:
+            if self.failed:
+                self.fail_batch(batch, RC_ERROR)
+                return self.engine.finished(batch)
+            batch.phase = MB_WORK
+            self.put_pipeline(batch)
+            return self.mark()
+        if batch.phase == MB_WORK:
+            return self.work_packet(batch, kind, p, length)
+        if batch.phase == MB_COMMIT:
+            if self.failed:
+                self.fail_batch(batch, my_retry_cause(self.error))
+                batch.phase = MB_ROLLBACK
+                self.out.append_bytes(MY_ROLLBACK)
+                return self.mark()
+        elif self.failed:
+            # what is not kept must not be committed by MY_PIPELINE_END: the server rolls it back when we go
+            self.abort()
+            self.client.connection_lost()
+            return self.engine.finished(batch)
+        self.ending = True
+        self.out.append_bytes(MY_PIPELINE_END)
+        self.mark()
+        if self.client.held_statement is not None:
+            self.client.held_statement.server_types = self.client.held_statement.types
+        return self.engine.finished(batch)
+
+    cdef int work_packet(self, Batch batch, int kind, const char* p, Py_ssize_t length) except -1:
+        """One packet of the answer to the member whose turn it is."""
+        cdef Py_ssize_t at = batch.response.size()
+        cdef char* status
+        if not batch.failed:
+            batch.response.append(p, MY_HEADER + length)
+            if kind == PK_OK or kind == PK_END or (kind == PK_HEAD and length == 5 and p[MY_HEADER] == <char>0xFE):
+                if self.status_at:
+                    status = batch.response.ptr() + at + MY_HEADER + self.status_at
+                    status[0] = <char>((<uint8_t>status[0] | STATUS_AUTOCOMMIT) & ~STATUS_IN_TRANS)
+                    status[1] = <char>(<uint8_t>status[1] & ~(STATUS_IN_TRANS_READONLY >> 8))
+            if length == MY_MAX_PACKET or batch.response.size() > MAX_ANSWER_BYTES:
+                self.continued = length == MY_MAX_PACKET
+                self.fail_batch(batch, RC_MISMATCH)
+        if not self.done:
+            return 0
+        if self.failed:
+            if self.error in MY_TABLE_ERRORS:
+                batch.table_error = True
+            self.fail_batch(batch, my_retry_cause(self.error))
+            batch.bad.append(batch.owner(batch.answered))
+        elif self.warnings:
+            self.fail_batch(batch, RC_WARNING)
+            batch.bad.append(batch.owner(batch.answered))
+        batch.end_write()
+        if batch.answered < batch.nwrites:
+            return 0
+        return self.end_transaction(batch)
+
+    cdef int ending_packet(self, const char* p, Py_ssize_t length) except -1:
+        self.done = self.failed = False
+        self.read_packet(COM_QUERY, p + MY_HEADER, length)
+        if self.done:
+            self.ending = False
+            if self.failed:
+                log.error("server %s did not take autocommit back; connection closed", self.client.backend)
+                self.eof()
+        return 0
+
+    cdef int split_pipeline(self, Batch batch) except -1:
+        cdef MySession session
+        cdef const char* p = batch.response.ptr()
+        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t end
+        cdef int k
+        cdef int number = 0
+        for item in batch.members:
+            session = <MySession>item
+            for k in range(session.nwrites):
+                end = batch.end_of(number)
+                number += 1
+                session.row_count = -1
+                if p[at + MY_HEADER] == MARK_OK:
+                    self.read_ok(p + at + MY_HEADER, my_length(p + at))
+                    session.row_count = <int64_t>self.affected
+                    session.status = self.status
+                    if self.insert_id:
+                        session.insert_id = self.insert_id
+                        session.insert_id_due = True
+                if not session.closed:
+                    session.out.append(p + at, end - at)
+                at = end
+            session.status_unknown = False
+            session.stale_diagnostics = True
+            session.held_statement = None
+            session.mark()
+        return 0
+
+    # --- batches as one INSERT -------------------------------------------------------------------------------
 
     cdef int insert_packet(self, Batch batch, int kind, const char* p, Py_ssize_t length) except -1:
         cdef int step = batch.group.facts.id_step
@@ -452,49 +612,54 @@ cdef class MyServer(ServerConn):
         cdef uint64_t insert_id = batch.first_id
         cdef uint64_t step = batch.group.facts.id_step
         cdef Py_ssize_t at = batch.head_bytes
+        cdef int k
         cdef uint32_t status = self.status & ~(STATUS_IN_TRANS | STATUS_MORE_RESULTS)
+        if batch.method == M_PIPELINE:
+            return self.split_pipeline(batch)
         if batch.head_bytes and not self.client.capabilities & CLIENT_DEPRECATE_EOF:
             # the EOF behind the column definitions told of the batch's transaction
             batch.response.ptr()[batch.head_bytes - 2] &= ~STATUS_IN_TRANS
         for item in batch.members:
             session = <MySession>item
-            if batch.head_bytes:
-                at = self.split_rows(batch, session, at, insert_id, status)
-            elif not session.closed:
-                self.answer_ok(session, insert_id, status)
+            for k in range(session.nwrites):
+                if batch.head_bytes:
+                    at = self.split_rows(batch, session, session.writes[k].rows, at, insert_id, status)
+                elif not session.closed:
+                    self.answer_ok(session, session.writes[k].rows, insert_id, status)
+                if step:
+                    session.insert_id = insert_id
+                    session.insert_id_due = True
+                    insert_id += step * <uint64_t>session.writes[k].rows
+                session.row_count = -1 if batch.head_bytes else session.writes[k].rows
             session.status = status
             session.status_unknown = False
-            if step:
-                session.insert_id = insert_id
-                session.insert_id_due = True
-                insert_id += step * <uint64_t>session.ntuples
             session.stale_diagnostics = True
             session.mark()
         return 0
 
-    cdef int answer_ok(self, MySession session, uint64_t insert_id, uint32_t status) except -1:
+    cdef int answer_ok(self, MySession session, int rows, uint64_t insert_id, uint32_t status) except -1:
         cdef char[32] w
         cdef int n = MY_HEADER
         cdef bytes info
         w[n] = MARK_OK
         n += 1
-        n += write_lenenc(w + n, session.ntuples)
+        n += write_lenenc(w + n, rows)
         n += write_lenenc(w + n, insert_id)
         w[n] = <char>(status & 0xFF)
         w[n + 1] = <char>(status >> 8)
         w[n + 2] = w[n + 3] = 0
         n += 4
-        if session.ntuples == 1:
+        if rows == 1:
             put_packet_header(w, n - MY_HEADER, 1)
             return session.out.append(w, n)
-        info = b"Records: %d  Duplicates: 0  Warnings: 0" % session.ntuples
+        info = b"Records: %d  Duplicates: 0  Warnings: 0" % rows
         put_packet_header(w, n - MY_HEADER + 1 + len(info), 1)
         session.out.append(w, n)
         session.out.append_bytes(bytes((len(info),)) + info)
         return 0
 
-    cdef Py_ssize_t split_rows(self, Batch batch, MySession session, Py_ssize_t at, uint64_t insert_id,
-                               uint32_t status) except -1:
+    cdef Py_ssize_t split_rows(self, Batch batch, MySession session, int rows, Py_ssize_t at,
+                               uint64_t insert_id, uint32_t status) except -1:
         """Copies the head and the session's rows, numbered anew, and ends them; returns where the next begin."""
         cdef const char* p = batch.response.ptr()
         cdef Py_ssize_t head = 0
@@ -507,7 +672,7 @@ cdef class MyServer(ServerConn):
             head += MY_HEADER + my_length(p + head)
             seq += 1
         session.out.append(p, batch.head_bytes)
-        for k in range(session.ntuples):
+        for k in range(rows):
             length = my_length(p + at)
             put_packet_header(header, length, seq)
             session.out.append(header, MY_HEADER)
@@ -515,7 +680,7 @@ cdef class MyServer(ServerConn):
             at += MY_HEADER + length
             seq += 1
         if session.capabilities & CLIENT_DEPRECATE_EOF:
-            tail = self.own_end(tail, session.ntuples, insert_id, status)
+            tail = self.own_end(tail, rows, insert_id, status)
         else:
             tail = tail[:3] + status.to_bytes(2, "little")
         session.out.append_bytes(my_packet(seq, tail))

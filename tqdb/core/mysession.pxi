@@ -9,6 +9,7 @@ cdef enum MyState:
 
 cdef enum:
     MAX_PIPELINED = 256             # commands of one session under way
+    MAX_MY_HELD = 200               # writes of one session in a batch
 
 MY_ERRORS = {
     "protocol": (1043, "08S01"),
@@ -19,6 +20,22 @@ MY_ERRORS = {
     "shutdown": (1053, "08S01"),
     "unsupported": (1251, "08004"),
 }
+
+cdef class MyStatement:
+    """A prepared statement as its COM_STMT_PREPARE and the server's answer told it."""
+    cdef bytes core                 # the statement proper, None if it cannot be batched
+    cdef int qtype
+    cdef int flags                  # of its scan
+    cdef bint hinted
+    cdef double wait_ms
+    cdef Source source
+    cdef int nparams
+    cdef bytes types                # of the parameters, as the client sent them last; None: not yet
+    cdef bytes server_types         # … and as the server heard them last
+    cdef bint long_data             # parameters were sent ahead
+    cdef Shape shape                # of executions with ``shape_types``
+    cdef bytes shape_types
+
 
 cdef class MySession(Session):
     """The client's end of a MariaDB session."""
@@ -40,7 +57,10 @@ cdef class MySession(Session):
     cdef bytes used_database            # argument of the last USE or COM_INIT_DB
     cdef int sequence                   # of the client's last packet
     cdef object prepared                # what the next prepare answer is about
-    cdef dict statements                # statement id -> (qtype, hinted, source, last_id)
+    cdef dict statements                # statement id -> MyStatement
+    cdef MyStatement held_statement     # what the held writes execute, None if they are text
+    cdef bint held_types                # one of them tells the types
+    cdef int64_t row_count              # what ROW_COUNT() has to answer after a batched write
     cdef uint64_t insert_id             # what LAST_INSERT_ID() has to answer …
     cdef bint insert_id_due             # … and the server does not know it
     cdef bint stale_diagnostics         # the server has not seen the last write: SHOW WARNINGS is another's
@@ -51,6 +71,7 @@ cdef class MySession(Session):
         self.statements = {}
         self.prepared = deque()
         self.used_database = b""
+        self.max_held = MAX_MY_HELD
 
     def connect(self):
         """A client is there; MariaDB's server speaks first, so the server connection is made at once."""
@@ -89,9 +110,19 @@ cdef class MySession(Session):
         return 0
 
     cdef int sent_held(self) except -1:
+        cdef int k
         self.plain = True
         self.stale_diagnostics = False
-        return self.push_command(<uint8_t>self.held.ptr()[MY_HEADER])
+        if self.held_statement is not None:
+            # client libraries tell the types with the first execution; this one has told them to the server
+            if self.held_types:
+                self.held_statement.server_types = self.held_statement.types
+            self.held_statement = None
+        if not self.nwrites:
+            return self.push_command(<uint8_t>self.held.ptr()[MY_HEADER])
+        for k in range(self.nwrites):
+            self.push_command(<uint8_t>self.held.ptr()[self.writes[k].start + MY_HEADER])
+        return 0
 
     cdef int connection_lost(self) except -1:
         self.out.append_bytes(my_error(
@@ -221,8 +252,14 @@ cdef class MySession(Session):
         if n < MY_HEADER + 1:
             return 0
         command = <uint8_t>p[MY_HEADER]
+        if self.nwrites and command != COM_QUERY and command != COM_STMT_EXECUTE:
+            self.wait_for_held()
+            return 0
         if command in (COM_QUERY, COM_STMT_PREPARE, COM_INIT_DB, COM_CHANGE_USER):
             if length > self.engine.max_batch_bytes + 65536 or length == MY_MAX_PACKET:
+                if self.nwrites:
+                    self.wait_for_held()
+                    return 0
                 return self.begin_oversize(command, p, n, length)
             if n < MY_HEADER + length:
                 return 0
@@ -232,26 +269,16 @@ cdef class MySession(Session):
             if action == A_WAIT:
                 return 0
         elif command == COM_STMT_EXECUTE or command == COM_STMT_BULK_EXECUTE:
-            if n < MY_HEADER + min(length, 5):
-                return 0
-            known = self.execute(le32(p + MY_HEADER + 1)) if length >= 5 else None
-            if known is not None and (self.insert_id_due or self.stale_diagnostics) and (
-                    known[3] or known[0] in (QT_INSERT, QT_REPLACE, QT_OTHER)):
-                if self.busy():
-                    self.blocked = self.waiting = True
-                    return 0
-                if n < MY_HEADER + length:
-                    return 0
-                self.count_execute(known)
-                return self.restore_first(p, MY_HEADER + length)
-            self.count_execute(known)
+            return self.execute(command, p, n, length)
+        if length >= 5 and n < MY_HEADER + 5:
+            return 0
         if command != COM_STMT_CLOSE and command != COM_STMT_SEND_LONG_DATA and command != COM_QUIT:
             self.plain = self.plain and command == COM_QUERY
             self.push_command(command)
         if command in (COM_BINLOG_DUMP, COM_BINLOG_DUMP_GTID, COM_TABLE_DUMP):
             self.state = MY_RAW
-        elif command == COM_STMT_CLOSE and n >= MY_HEADER + 5:
-            self.statements.pop(le32(p + MY_HEADER + 1), None)
+        elif command in (COM_STMT_CLOSE, COM_STMT_RESET, COM_STMT_SEND_LONG_DATA) and length >= 5:
+            self.note_statement(command, le32(p + MY_HEADER + 1))
         elif command == COM_SET_OPTION:
             self.history = mix(self.history, b"option", p[:min(n, MY_HEADER + length)])
             self.leave_class()
@@ -302,7 +329,7 @@ cdef class MySession(Session):
             return A_RELAY
         scan_sql(<const uint8_t*>sql, n, MY, self.backslash(), &s)
         self.plain = s.verb >= W_INSERT and s.verb <= W_SELECT and not s.flags & (F_MULTI | F_UNSURE)
-        if s.flags & F_STATUS:
+        if s.flags & F_STATUS and not self.nwrites:
             text = self.engine.hooks.status_sql(MY, sql[:n], self)
             if text is not None:
                 self.set_source(&s)
@@ -314,9 +341,10 @@ cdef class MySession(Session):
                 self.forward(PyBytes_AS_STRING(text), len(text))
                 return A_HELD
         if command == COM_STMT_PREPARE:
-            self.set_source(&s)
-            self.prepared.append((self.qtype, s.wait_ms != WAIT_NONE, self.source,
-                                  bool(s.flags & (F_LAST_ID | F_DIAGNOSTICS))))
+            self.prepared.append(self.read_prepare(sql, n, &s))
+            if s.flags & F_ROW_COUNT:
+                self.uses_currval = True
+                self.leave_class()
             if s.flags & F_SETLIKE:
                 s.flags |= F_TAINT
             self.note_my(sql, n, &s)
@@ -326,11 +354,19 @@ cdef class MySession(Session):
             self.blocked = self.waiting = True
             return A_WAIT
         action = self.consider(p, MY_HEADER + length, MY_HEADER + 1, MY_HEADER + length, &s)
+        if action == A_HELD:
+            self.held_statement = None
         if action == A_RELAY:
             self.note_my(sql, n, &s)
             if (self.insert_id_due and (s.flags & F_LAST_ID or s.verb in (
                     W_INSERT, W_REPLACE, W_SETLIKE, W_NONE))) or (
                     self.stale_diagnostics and s.flags & F_DIAGNOSTICS):
+                if s.flags & F_ROW_COUNT and self.stale_diagnostics:
+                    text = self.engine.hooks.row_count_sql(sql[:n], self.row_count)
+                    if text is not None:
+                        text = my_command(COM_QUERY, text)
+                        self.restore_first(PyBytes_AS_STRING(text), len(text))
+                        return A_HELD
                 self.restore_first(p, MY_HEADER + length)
                 return A_HELD
             self.stale_diagnostics = False
@@ -366,7 +402,9 @@ cdef class MySession(Session):
 
     cdef bint restore_before_alone(self) except -1:
         """A single row tells its id in its OK packet; several rows or RETURNING rows do not."""
-        if not self.insert_id_due or (self.ntuples == 1 and not self.last_shape.verdict.returning):
+        if not self.insert_id_due or self.qtype == QT_UPDATE or self.qtype == QT_DELETE or (
+                self.held_shape.form == FORM_CUT and self.nrows == 1
+                and not self.held_shape.verdict.returning):
             return False
         self.restore()
         return True
@@ -376,20 +414,223 @@ cdef class MySession(Session):
         self.insert_id_due = True
         return 0
 
-    cdef execute(self, uint32_t statement):
-        """What is known of a prepared statement; of an unknown one, that it may ask for the insert id."""
-        return self.statements.get(statement, (QT_OTHER, False, self.engine.stats.none, True))
+    # --- prepared statements --------------------------------------------------------------------------
 
-    cdef int count_execute(self, known) except -1:
-        if known is not None:
-            self.qtype, hinted, self.source, _ = known
-            if self.qtype == QT_OTHER:
-                self.may_be_ddl()
-            self.begin_timing()
-            self.count_alone(
-                self.qtype, (R_IN_TRANSACTION if self.in_transaction() else R_NOT_BATCHABLE)
-                if hinted else R_NO_HINT, self.source)
+    cdef MyStatement read_prepare(self, const char* sql, Py_ssize_t n, Scan* s):
+        cdef MyStatement statement = MyStatement.__new__(MyStatement)
+        self.set_source(s)
+        statement.qtype = s.qtype
+        statement.flags = s.flags
+        statement.hinted = s.hinted
+        statement.wait_ms = s.wait_ms
+        statement.source = self.source
+        if s.qtype <= QT_REPLACE and n <= MAX_STATEMENT_BYTES:
+            statement.core = sql[s.core_start:s.core_end]
+        return statement
+
+    cdef int note_statement(self, int command, uint32_t number) except -1:
+        cdef MyStatement statement = self.statements.get(number)
+        if statement is not None:
+            if command == COM_STMT_CLOSE:
+                del self.statements[number]
+            else:
+                statement.long_data = command == COM_STMT_SEND_LONG_DATA
         return 0
+
+    cdef inline double wait_of(self, MyStatement statement) noexcept:
+        return statement.wait_ms if statement.hinted else self.session_wait
+
+    cdef Py_ssize_t execute(self, int command, const char* p, Py_ssize_t n, Py_ssize_t length) except -1:
+        """COM_STMT_EXECUTE, or a bulk one: gathered, or relayed; returns the bytes taken."""
+        cdef MyStatement statement
+        cdef Py_ssize_t types_at = 0        # offset of the byte that says whether types follow
+        cdef bint types = False
+        cdef int action
+        if n < MY_HEADER + min(length, 5):
+            return 0
+        statement = self.statements.get(le32(p + MY_HEADER + 1)) if length >= 5 else None
+        if command == COM_STMT_EXECUTE and statement is not None and statement.nparams:
+            types_at = MY_HEADER + EXECUTE_HEAD + (statement.nparams + 7) // 8
+            if n < min(MY_HEADER + length, types_at + 1 + 2 * statement.nparams):
+                return 0
+            if MY_HEADER + length <= types_at:
+                types_at = 0                # malformed: the server's to refuse
+            else:
+                types = p[types_at] == 1 and MY_HEADER + length >= types_at + 1 + 2 * statement.nparams
+        action = A_RELAY
+        if command == COM_STMT_EXECUTE and statement is not None and statement.qtype <= QT_REPLACE and (
+                self.wait_of(statement) != WAIT_NONE):
+            if n < MY_HEADER + length and length <= self.engine.max_batch_bytes:
+                return 0
+            action = self.consider_execute(statement, p, length, types_at, types)
+            if action == A_HELD:
+                return MY_HEADER + length
+            if action == A_WAIT:
+                return 0
+        elif self.nwrites:
+            self.wait_for_held()
+            return 0
+        else:
+            self.count_execute(statement)
+        if types:
+            statement.types = p[types_at + 1:types_at + 1 + 2 * statement.nparams]
+        elif types_at and statement.types is not None and statement.server_types is not statement.types and (
+                statement.server_types != statement.types):
+            return self.relay_with_types(statement, p, n, length, types_at)
+        if statement is not None:
+            statement.server_types = statement.types
+            statement.long_data = False
+        if self.needs_restore(statement):
+            if self.busy():
+                self.blocked = self.waiting = True
+                return 0
+            if length <= self.engine.max_batch_bytes + 65536:
+                if n < MY_HEADER + length:
+                    return 0
+                return self.restore_first(p, MY_HEADER + length)
+        self.plain = False
+        self.push_command(command)
+        self.continued = length == MY_MAX_PACKET
+        return self.relay_packet(p, n, length)
+
+    cdef inline bint needs_restore(self, MyStatement statement) noexcept:
+        """Whether the statement may see or change what LAST_INSERT_ID() and SHOW WARNINGS say."""
+        return (self.insert_id_due or self.stale_diagnostics) and (
+            statement is None or statement.flags & (F_LAST_ID | F_DIAGNOSTICS) != 0
+            or statement.qtype in (QT_INSERT, QT_REPLACE, QT_OTHER))
+
+    cdef Py_ssize_t relay_with_types(self, MyStatement statement, const char* p, Py_ssize_t n,
+                                     Py_ssize_t length, Py_ssize_t types_at) except -1:
+        """An execution that counts on types which the server has not heard, because they went with a batch."""
+        cdef char[4] header
+        cdef Py_ssize_t longer = length + PyBytes_GET_SIZE(statement.types)
+        if longer >= MY_MAX_PACKET:
+            self.out.append_bytes(my_error(1, 1153, "08S01", "Got a packet bigger than the proxy can complete"))
+            self.finish()
+            return 0
+        if self.busy() and self.needs_restore(statement):
+            self.blocked = self.waiting = True
+            return 0
+        put_packet_header(header, longer, 0)
+        statement.server_types = statement.types
+        statement.long_data = False
+        if self.needs_restore(statement) and length <= self.engine.max_batch_bytes + 65536:
+            if n < MY_HEADER + length:
+                return 0
+            self.held.append(header, MY_HEADER)
+            self.held.append(p + MY_HEADER, types_at - MY_HEADER)
+            self.held.append(b"\1", 1)
+            self.held.append_bytes(statement.types)
+            self.restore_first(p + types_at + 1, MY_HEADER + length - types_at - 1)
+            return MY_HEADER + length
+        self.plain = False
+        self.push_command(COM_STMT_EXECUTE)
+        self.forward(header, MY_HEADER)
+        self.forward(p + MY_HEADER, types_at - MY_HEADER)
+        self.forward(b"\1", 1)
+        self.forward(PyBytes_AS_STRING(statement.types), PyBytes_GET_SIZE(statement.types))
+        n = min(n, MY_HEADER + length)
+        self.forward(p + types_at + 1, n - types_at - 1)
+        self.skip = MY_HEADER + length - n
+        return n
+
+    cdef int consider_execute(self, MyStatement statement, const char* p, Py_ssize_t length,
+                              Py_ssize_t types_at, bint types) except -1:
+        """Decides about a hinted write of a prepared statement: returns an ``Action``."""
+        cdef Py_ssize_t total = MY_HEADER + length
+        cdef Shape shape = None
+        cdef int reason, action
+        cdef Write* w
+        cdef bytes sent = None
+        if self.busy() and self.comparable():
+            self.blocked = self.waiting = True
+            return A_WAIT
+        if self.nwrites and not (statement.qtype == self.qtype and statement.source is self.source
+                                 and self.held_statement is statement):
+            return self.wait_for_held()
+        self.qtype = statement.qtype
+        self.source = statement.source
+        reason = self.exclusion(total, statement.flags, 1)
+        if reason == R_COUNT:
+            reason = R_NOT_BATCHABLE
+            if statement.nparams == 0:
+                sent = b""
+            elif types:
+                sent = p[types_at + 1:types_at + 1 + 2 * statement.nparams]
+            elif types_at and p[types_at] == 0:
+                sent = statement.types
+            if sent is not None and statement.core is not None and not statement.long_data and (
+                    p[MY_HEADER + 5] == 0) and not (
+                        statement.flags & F_RETURNING and self.extended & MARIADB_CACHE_METADATA):
+                shape = self.execution_shape(statement, sent)
+                if shape is not None and shape.verdict is not None:
+                    reason = R_COUNT
+        if reason != R_COUNT:
+            return self.not_gathered(reason, 1)
+        w = self.add_write()
+        w.start = w.bind = w.bind_end = 0
+        w.end = total
+        w.sql_start = MY_HEADER + EXECUTE_HEAD
+        w.sql_end = w.tuples_end = total
+        w.tuples_start = total
+        if statement.nparams:
+            w.tuples_start = types_at + 1 + (2 * statement.nparams if types else 0)
+        w.rows = 1
+        w.flags = WF_SYNC
+        action = self.gather(shape, 1, p, total, self.wait_of(statement))
+        if action == A_HELD:
+            if self.nwrites == 1:
+                self.held_types = False
+            self.held_types = self.held_types or types
+            statement.types = sent
+            self.held_statement = statement
+        return action
+
+    cdef Shape execution_shape(self, MyStatement statement, bytes types):
+        cdef Scan s
+        if statement.shape is not None and statement.shape_types == types:
+            return statement.shape
+        scan_sql(<const uint8_t*>PyBytes_AS_STRING(statement.core), PyBytes_GET_SIZE(statement.core), MY,
+                 self.backslash(), &s)
+        statement.shape = self.engine.bound_shape(MY, statement.core, types, &s, statement.nparams)
+        statement.shape_types = types
+        return statement.shape
+
+    cdef int before_held(self) except -1:
+        """Executions that count on types which the server has not heard get them."""
+        cdef MyStatement statement = self.held_statement
+        cdef bytes first
+        cdef Py_ssize_t at
+        if statement is None or not self.nwrites or statement.nparams == 0 or (
+                statement.server_types == statement.types):
+            return 0
+        at = MY_HEADER + EXECUTE_HEAD + (statement.nparams + 7) // 8
+        if self.held.ptr()[at] == 1:
+            return 0
+        first = self.held.take()
+        first = (len(first[MY_HEADER:self.writes[0].end]) + len(statement.types)).to_bytes(3, "little") + (
+            first[3:at] + b"\1" + statement.types + first[at + 1:])
+        self.held.append_bytes(first)
+        statement.server_types = statement.types
+        for at in range(1, self.nwrites):
+            self.writes[at].start += PyBytes_GET_SIZE(statement.types)
+        return 0
+
+    cdef int count_execute(self, MyStatement statement) except -1:
+        if statement is None:
+            self.qtype = QT_OTHER
+            self.source = self.engine.stats.none
+            self.may_be_ddl()
+            self.begin_timing()
+            return self.count_alone(QT_OTHER, R_NO_HINT, self.source)
+        self.qtype = statement.qtype
+        self.source = statement.source
+        if self.qtype == QT_OTHER:
+            self.may_be_ddl()
+        self.begin_timing()
+        return self.count_alone(
+            self.qtype, (R_IN_TRANSACTION if self.in_transaction() else R_NOT_BATCHABLE)
+            if self.qtype <= QT_REPLACE and self.wait_of(statement) != WAIT_NONE else R_NO_HINT, self.source)
 
     # --- told by the server connection ----------------------------------------------------------------
 

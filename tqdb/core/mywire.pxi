@@ -13,6 +13,7 @@ cdef enum MyCommand:
     COM_STMT_EXECUTE = 23
     COM_STMT_SEND_LONG_DATA = 24
     COM_STMT_CLOSE = 25
+    COM_STMT_RESET = 26
     COM_SET_OPTION = 27
     COM_STMT_FETCH = 28
     COM_BINLOG_DUMP_GTID = 30
@@ -50,6 +51,7 @@ cdef enum:
     MY_MAX_PACKET = 0xFFFFFF        # a payload of this length goes on in the next packet
     MY_LOOK = 40                    # bytes of a packet's payload that tell all that is asked of it
     MY_MAX_AUTH = 65536
+    EXECUTE_HEAD = 10               # of COM_STMT_EXECUTE: command, statement id, flags, iteration count
     MARK_OK = 0
     MARK_INFILE = 0xFB
     MARK_EOF = 0xFE

@@ -17,6 +17,9 @@ cdef enum PgMessage:
     FE_COPY_FAIL = 102      # f
     FE_PASSWORD = 112       # p
     # backend
+    BE_PARSE_COMPLETE = 49  # 1
+    BE_BIND_COMPLETE = 50   # 2
+    BE_CLOSE_COMPLETE = 51  # 3
     BE_NOTIFICATION = 65    # A
     BE_COMMAND_COMPLETE = 67  # C
     BE_DATA_ROW = 68        # D
@@ -29,6 +32,7 @@ cdef enum PgMessage:
     BE_ROW_DESCRIPTION = 84   # T
     BE_COPY_BOTH = 87       # W
     BE_READY = 90           # Z
+    BE_NO_DATA = 110        # n
 
 cdef enum:
     PROTOCOL_3 = 3
@@ -45,7 +49,7 @@ for _i in range(256):
     IS_FRONTEND[_i] = _i in FRONTEND_TYPES
 
 cdef bytes READY_IDLE = b"Z\0\0\0\5I"
-cdef bytes INSERT_ONE = b"C\0\0\0\x0fINSERT 0 1\0" + READY_IDLE
+cdef bytes INSERT_ONE = b"C\0\0\0\x0fINSERT 0 1\0"
 cdef bytes PG_BEGIN = b"BEGIN;SET LOCAL lock_timeout=100;"
 cdef bytes QUERY_COMMIT = b"Q\0\0\0\x0bCOMMIT\0"
 cdef bytes QUERY_ROLLBACK = b"Q\0\0\0\x0dROLLBACK\0"
@@ -67,6 +71,21 @@ cdef bytes pg_error(str severity, str sqlstate, str message, str hint=""):
 
 cdef bytes pg_query(bytes sql):
     return pg_message(b"Q", sql + b"\0")
+
+
+cdef bytes pg_run(bytes sql):
+    """Parse, Bind and Execute of a statement without parameters."""
+    return (pg_message(b"P", b"\0" + sql + b"\0\0\0") + pg_message(b"B", b"\0\0\0\0\0\0\0\0") + EXECUTE)
+
+
+cdef bytes PARSE_COMPLETE = b"1\0\0\0\4"
+cdef bytes BIND_COMPLETE = b"2\0\0\0\4"
+cdef bytes NO_DATA = b"n\0\0\0\4"
+cdef bytes DESCRIBE = b"D\0\0\0\6P\0"
+cdef bytes EXECUTE = b"E\0\0\0\x09\0\0\0\0\0"
+cdef bytes SYNC = b"S\0\0\0\4"
+cdef bytes CLOSE_UNNAMED = b"C\0\0\0\6S\0"
+cdef bytes BEGIN_EXTENDED = pg_run(b"BEGIN") + pg_run(b"SET LOCAL lock_timeout=100")
 
 
 cdef bytes pg_sqlstate(const char* body, Py_ssize_t n):
@@ -124,6 +143,10 @@ cdef int pg_retry_cause(bytes sqlstate) except -1:
 # Errors that any statement of the shape meets, whatever its values: privilege, missing table, column, schema,
 # read-only transaction.
 PG_TABLE_ERRORS = frozenset((b"42501", b"42P01", b"42703", b"3F000", b"25006", b"42P10"))
+
+
+# Errors that concern the leader's own prepared statement: it is gone, or its result would change.
+PG_PLAN_ERRORS = frozenset((b"26000", b"0A000"))
 
 
 cdef bytes startup_value(list params, bytes name):

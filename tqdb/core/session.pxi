@@ -17,6 +17,25 @@ PG_UNSAFE_CHARSETS = frozenset(
     (b"SJIS", b"BIG5", b"GBK", b"UHC", b"GB18030", b"JOHAB", b"SHIFT_JIS_2004"))
 
 
+cdef enum WriteFlag:
+    WF_PARSE = 1         # a Parse message of its own stands before it
+    WF_DESCRIBE = 2      # it asks for a RowDescription
+    WF_SYNC = 4          # a Sync follows
+
+ctypedef struct Write:
+    # one held statement; offsets into the session's ``held``
+    Py_ssize_t start        # its first message
+    Py_ssize_t end          # one past its last
+    Py_ssize_t sql_start    # the statement; FORM_BOUND: what a Bind, or an execute packet, says behind the names
+    Py_ssize_t sql_end
+    Py_ssize_t tuples_start  # the value tuples; FORM_BOUND: the parameter values
+    Py_ssize_t tuples_end
+    Py_ssize_t bind         # PostgreSQL's extended protocol: its Bind message, and one past it
+    Py_ssize_t bind_end
+    int rows                # tuples
+    int flags               # WriteFlag bits
+
+
 cdef class ServerConn(Endpoint):
     """A connection to a backend, attached to one client session for life."""
     cdef readonly Session session
@@ -37,22 +56,23 @@ cdef class ServerConn(Endpoint):
         cdef Session first = <Session>batch.members[0]
         cdef Session session
         cdef Buffer out = self.out
+        cdef Write* head = first.writes
+        cdef Write* w
+        cdef const char* text = first.held.ptr()
         cdef Py_ssize_t total = first.held.size() + 64
+        cdef int k
         for item in batch.members:
-            session = <Session>item
-            total += session.tuples_end - session.tuples_start + 1
+            total += (<Session>item).nbytes
         out.reserve(total)
-        out.append(first.held.ptr() + first.sql_start, first.tuples_start - first.sql_start)
+        out.append(text + head.sql_start, head.tuples_end - head.sql_start)
         for item in batch.members:
             session = <Session>item
-            if session is not first:
-                out.append(b",", 1)
-            out.append(session.held.ptr() + session.tuples_start, session.tuples_end - session.tuples_start)
-        out.append(first.held.ptr() + first.tuples_end, first.sql_end - first.tuples_end)
-        batch.response.clear()
-        batch.answer_rows = 0
-        batch.head_bytes = 0
-        return 0
+            for k in range(session.nwrites):
+                w = session.writes + k
+                if w is not head:
+                    out.append(b",", 1)
+                    out.append(session.held.ptr() + w.tuples_start, w.tuples_end - w.tuples_start)
+        return out.append(text + head.tuples_end, head.sql_end - head.tuples_end)
 
     cdef int fail_batch(self, Batch batch, int cause) except -1:
         """The batch is not to be kept; the first cause counts."""
@@ -120,21 +140,28 @@ cdef class Session(Endpoint):
     cdef bint resuming
     cdef Py_ssize_t skip                # bytes of the current message still to be relayed
     cdef bint watching              # an oversize statement streams by
-    # the write being held
+    cdef double session_wait            # what a SET or the start-up says of max_wait_ms
+    cdef double pending_wait            # … once the SET under way has succeeded; NEVER: none is
+    cdef double startup_wait
+    # the writes being held
     cdef Buffer held                    # its message, byte for byte
-    cdef Py_ssize_t sql_start           # offsets into ``held``
-    cdef Py_ssize_t sql_end
-    cdef Py_ssize_t tuples_start
-    cdef Py_ssize_t tuples_end
-    cdef int ntuples
+    cdef Write* writes
+    cdef int nwrites
+    cdef int max_held                   # writes of one session in a batch
+    cdef int room                       # writes that ``writes`` has room for
+    cdef int nrows                      # tuples of all held writes
+    cdef Py_ssize_t nbytes              # what they add to a batch
+    cdef double held_wait               # shortest wait of the held writes, or WAIT_AUTO
     cdef int qtype
     cdef Source source
     cdef Group group
     cdef Batch batch
     cdef Group inflight_group
     cdef TableFacts probed              # what the catalogue is being asked about
+    cdef Group probe_group
     cdef uint64_t probe_epoch           # the engine's DDL epoch when the catalogue was asked
     cdef Shape last_shape
+    cdef Shape held_shape
     # timing of the statement under way
     cdef bint timing
     cdef double started
@@ -148,8 +175,13 @@ cdef class Session(Endpoint):
         self.held = Buffer()
         self.source = engine.stats.none
         self.login_key = self.history = b""
+        self.session_wait = self.startup_wait = WAIT_NONE
+        self.pending_wait = NEVER
         self.last_reason = ""
         self.backend = self.address = self.peer = self.user = self.database = ""
+
+    def __dealloc__(self):
+        free(self.writes)
 
     # --- what each protocol gives -----------------------------------------------------------------
 
@@ -174,6 +206,10 @@ cdef class Session(Endpoint):
     cdef bint restore_before_alone(self) except -1:
         """Whether the server must be told something before the held write may go alone."""
         return False
+
+    cdef int before_held(self) except -1:
+        """The held messages are about to be sent alone."""
+        return 0
 
     cdef int led_failed_batch(self) except -1:
         """A batch on this session's connection was rolled back."""
@@ -208,9 +244,14 @@ cdef class Session(Endpoint):
         return 0
 
     cdef int release(self) except -1:
-        """The held write has left: parsing goes on at the next safe point."""
+        """The held writes have left: parsing goes on at the next safe point."""
         self.held.clear()
+        self.nwrites = self.nrows = 0
+        self.nbytes = 0
         self.blocked = self.waiting = False
+        return self.resume_later()
+
+    cdef inline int resume_later(self) except -1:
         if not self.resuming:
             self.resuming = True
             self.engine.resume.append(self)
@@ -223,6 +264,7 @@ cdef class Session(Endpoint):
             self.engine.leave(self)
         if self.probed is not None:
             self.probed.probing = False
+            self.engine.facts_known(self.probed)
             self.probed = None
         if self.inflight_group is not None:
             self.engine.single_done(self)
@@ -283,8 +325,23 @@ cdef class Session(Endpoint):
         if flags & F_SETLIKE:
             self.history = mix(self.history, b"set", sql[s.core_start:n])
             self.set_open = True
+            self.note_session_wait(sql[:n])
             self.set_in_transaction = bool(flags & F_MULTI) or self.busy() or self.in_transaction()
         self.leave_class()
+        return 0
+
+    cdef int note_session_wait(self, bytes sql) except -1:
+        """A SET-like statement may ask for batching without hints, or end it."""
+        wait = self.engine.hooks.session_wait(self.dialect, sql)
+        if wait is None:
+            return 0
+        if wait == "startup":
+            self.pending_wait = self.startup_wait
+        elif wait == "unreadable":
+            self.engine.stats.hint_errors[self.dialect] += 1
+            self.pending_wait = WAIT_NONE
+        else:
+            self.pending_wait = wait
         return 0
 
     cdef inline int may_be_ddl(self) except -1:
@@ -295,6 +352,7 @@ cdef class Session(Endpoint):
 
     cdef int statement_failed(self) except -1:
         """An error came back while a SET was under way: it may or may not have had its effect."""
+        self.pending_wait = NEVER
         if self.set_open:
             if self.set_in_transaction:
                 self.tainted = True
@@ -309,6 +367,9 @@ cdef class Session(Endpoint):
             self.engine.single_done(self)
         if not transaction_open:
             self.set_open = False
+            if self.pending_wait < NEVER:
+                self.session_wait = self.pending_wait
+                self.pending_wait = NEVER
             if self.ddl_open:
                 self.ddl_open = False
                 self.engine.ddl_seen()
@@ -373,6 +434,12 @@ cdef class Session(Endpoint):
             self.source = self.engine.stats.source(s.file, s.nfile, s.line, s.nline)
         return 0
 
+    cdef inline bint same_source(self, Scan* s):
+        cdef Source src = self.source
+        return (PyBytes_GET_SIZE(src.file) == s.nfile and PyBytes_GET_SIZE(src.line) == s.nline
+                and memcmp(PyBytes_AS_STRING(src.file), s.file, s.nfile) == 0
+                and memcmp(PyBytes_AS_STRING(src.line), s.line, s.nline) == 0)
+
     cdef inline int count_alone(self, int qtype, int reason, Source source) except -1:
         self.engine.stats.database_queries += 1
         if qtype <= QT_REPLACE:
@@ -383,58 +450,156 @@ cdef class Session(Endpoint):
 
     # --- a statement that might be batched ----------------------------------------------------------
 
+    cdef inline bint wants_batch(self, Scan* s) noexcept:
+        """Whether it is a write with a hint, its own or the session's."""
+        if s.qtype > QT_REPLACE:
+            return False
+        if s.wait_ms == WAIT_NONE and not s.hinted:
+            s.wait_ms = self.session_wait
+        return s.wait_ms != WAIT_NONE
+
     cdef int consider(self, const char* msg, Py_ssize_t nmsg, Py_ssize_t sql_start, Py_ssize_t sql_end,
                       Scan* s) except -1:
         """Decides about one scanned statement: returns an ``Action``; what goes alone is counted."""
         cdef int reason
         cdef Shape shape
-        cdef Group group
-        cdef TableFacts facts
-        cdef Engine engine = self.engine
+        cdef Write* w
         cdef const char* sql = msg + sql_start
-        if s.wait_ms == WAIT_NONE or s.qtype > QT_REPLACE:
+        if not self.wants_batch(s):
+            if self.nwrites:
+                return self.wait_for_held()
             self.set_source(s)
             return self.go_alone(R_NO_HINT)
         if self.busy() and self.comparable():
             self.blocked = self.waiting = True
             return A_WAIT
+        if self.nwrites and not (s.qtype == self.qtype and self.same_source(s)):
+            return self.wait_for_held()
         self.set_source(s)
-        reason = self.exclusion(nmsg, s)
-        if reason != R_COUNT:
-            return self.go_alone(reason)
-        shape = self.last_shape
-        if shape is None or not self.matches(shape, sql, s):
-            shape = engine.shape_of(self.dialect, sql, s)
-            if shape is None:
-                return self.go_alone(R_NOT_BATCHABLE)
-            self.last_shape = shape
-        if shape.verdict is None:
-            return self.go_alone(R_NOT_BATCHABLE)
+        reason = self.exclusion(nmsg, s.flags, s.ntuples)
+        shape = self.text_shape(sql, s, b"") if reason == R_COUNT else None
+        if shape is None or shape.verdict is None:
+            if self.nwrites:
+                return self.wait_for_held()
+            return self.go_alone(R_NOT_BATCHABLE if reason == R_COUNT else reason)
+        w = self.add_write()
+        w.start = 0
+        w.end = nmsg
+        w.sql_start = sql_start
+        w.sql_end = sql_end
+        w.bind = w.bind_end = 0
+        w.flags = WF_SYNC
+        if shape.form == FORM_CUT:
+            w.tuples_start = sql_start + s.values_start
+            w.tuples_end = sql_start + s.values_end
+            w.rows = s.ntuples
+        else:
+            w.tuples_start = sql_start
+            w.tuples_end = sql_end
+            w.rows = 1
+        return self.gather(shape, 1, msg, nmsg, s.wait_ms)
+
+    cdef inline int wait_for_held(self) except -1:
+        """Not joined to what is gathered: looked at again when that has been answered."""
+        self.blocked = True
+        return A_WAIT
+
+    cdef Write* add_write(self) except NULL:
+        """Room for one more write behind the held ones; ``gather`` makes it one of them."""
+        return self.write_at(self.nwrites)
+
+    cdef Write* write_at(self, int k) except NULL:
+        cdef Write* grown
+        if k >= self.room:
+            grown = <Write*>realloc(self.writes, sizeof(Write) * max(1, 2 * self.room))
+            if grown == NULL:
+                raise MemoryError()
+            self.writes = grown
+            self.room = max(1, 2 * self.room)
+        return self.writes + k
+
+    cdef int gather(self, Shape shape, int count, const char* msg, Py_ssize_t nmsg, double wait_ms) except -1:
+        """The ``count`` writes just described behind the held ones, ``nmsg`` bytes of messages, enter their group.
+
+        Returns an ``Action``. Offsets in the new writes count from ``msg``.
+        """
+        cdef Engine engine = self.engine
+        cdef Group group
+        cdef TableFacts facts
+        cdef Py_ssize_t size = 0
+        cdef int rows = 0
+        cdef int k
+        cdef Write* w = self.writes + self.nwrites
+        for k in range(count):
+            rows += w[k].rows
+            size += w[k].tuples_end - w[k].tuples_start + 1
+        if rows > engine.max_batch_size:
+            return self.not_gathered(R_OVERSIZE, count)
         if self.cls is None:
             self.cls = engine.classes.enter(
                 hashlib.blake2b(self.class_key(), digest_size=24).digest())
         group = engine.group_of(self.cls, shape)
         facts = group.facts
-        if engine.facts_due(facts):
-            if not facts.probing:
-                self.hold(msg, nmsg, sql_start, sql_end, s)
-                facts.probing = True
-                self.probed = facts
-                self.probe_epoch = engine.ddl_epoch
-                self.server.run_hidden(engine.hooks.probe_sql(self.dialect, shape.verdict), H_PROBE)
-                return A_HELD
-            if (facts.state != T_OPEN or facts.epoch != engine.ddl_epoch
-                    or engine.now >= facts.expires + FACTS_SECONDS):
-                return self.go_alone(R_TABLE)
-        if facts.state == T_REFUSED:
-            return self.go_alone(facts.reason)
+        if self.nwrites:
+            if group is not self.group or self.nwrites + count > self.max_held:
+                return self.wait_for_held()
+            engine.make_room(group, rows, size)
+            if self.group is None:
+                return self.wait_for_held()
+        elif engine.facts_due(facts) and not facts.probing:
+            self.hold(count, rows, size, msg, nmsg, wait_ms)
+            self.held_shape = shape
+            self.blocked = True
+            facts.probing = True
+            self.probed = facts
+            self.probe_group = group
+            self.probe_epoch = engine.ddl_epoch
+            self.server.run_hidden(engine.hooks.probe_sql(self.dialect, shape.verdict), H_PROBE)
+            return A_HELD
+        if facts.state == T_REFUSED and not facts.probing:
+            return self.not_gathered(facts.reason, count)
         if engine.now < group.paused:
-            return self.go_alone(R_TABLE)
-        self.hold(msg, nmsg, sql_start, sql_end, s)
-        engine.join(self, group, s.wait_ms)
+            return self.not_gathered(R_TABLE, count)
+        engine.make_room(group, rows, size)
+        self.hold(count, rows, size, msg, nmsg, wait_ms)
+        self.held_shape = shape
+        engine.join(self, group, count, rows, size, wait_ms)
         return A_HELD
 
-    cdef int exclusion(self, Py_ssize_t nmsg, Scan* s) except -1:
+    cdef int not_gathered(self, int reason, int count) except -1:
+        cdef int k
+        if self.nwrites:
+            return self.wait_for_held()
+        for k in range(count):
+            self.go_alone(reason)
+        return A_RELAY
+
+    cdef int hold(self, int count, int rows, Py_ssize_t size, const char* msg, Py_ssize_t nmsg,
+                  double wait_ms) except -1:
+        """Copies the messages; the new writes' offsets then count from the beginning of ``held``."""
+        cdef double shortest = self.held_wait
+        cdef Py_ssize_t base = self.held.size()
+        cdef Write* w = self.writes + self.nwrites
+        cdef int k
+        self.held.append(msg, nmsg)
+        for k in range(count):
+            self.begin_timing()
+            w[k].start += base
+            w[k].end += base
+            w[k].sql_start += base
+            w[k].sql_end += base
+            w[k].tuples_start += base
+            w[k].tuples_end += base
+            w[k].bind += base
+            w[k].bind_end += base
+        if not self.nwrites or shortest == WAIT_AUTO or (wait_ms != WAIT_AUTO and wait_ms < shortest):
+            self.held_wait = wait_ms
+        self.nwrites += count
+        self.nrows += rows
+        self.nbytes += size
+        return 0
+
+    cdef int exclusion(self, Py_ssize_t nmsg, int flags, int ntuples) except -1:
         """Why this statement may not be batched as far as session and scanner tell; R_COUNT: no reason."""
         if self.in_transaction():
             return R_IN_TRANSACTION
@@ -444,20 +609,42 @@ cdef class Session(Endpoint):
             return R_CHARSET
         if self.tainted or self.temp or self.locks or self.uses_currval or not self.comparable():
             return R_SESSION_STATE
-        if s.verb != W_INSERT or s.values_end < 0 or s.flags & (
-                F_MULTI | F_UNSURE | F_COMPLEX | F_EXEC_COMMENT | F_SETLIKE | F_TAINT | F_LAST_ID
-                | F_DIAGNOSTICS | F_CURRVAL):
+        if flags & (F_MULTI | F_UNSURE | F_EXEC_COMMENT | F_SETLIKE | F_TAINT | F_LAST_ID | F_TEMP
+                      | F_DIAGNOSTICS | F_CURRVAL):
             return R_NOT_BATCHABLE
-        if nmsg > self.engine.max_batch_bytes or s.ntuples > self.engine.max_batch_size:
+        if nmsg > self.engine.max_batch_bytes or ntuples > self.engine.max_batch_size:
             return R_OVERSIZE
-        if s.values_start - s.core_start + s.core_end - s.values_end > MAX_SHAPE_BYTES:
-            return R_NOT_BATCHABLE
         return R_COUNT
+
+    cdef Shape text_shape(self, const char* sql, Scan* s, bytes formats):
+        """The shape of a statement as text. None, or a shape without a verdict: not batchable."""
+        cdef Shape shape = self.last_shape
+        if s.verb == W_INSERT and s.values_end >= 0 and not s.flags & F_COMPLEX and (
+                s.values_start - s.core_start + s.core_end - s.values_end <= MAX_SHAPE_BYTES):
+            if shape is None or not self.matches(shape, sql, s) or formats:
+                shape = self.engine.cut_shape(self.dialect, sql, s, formats)
+                if shape is None:
+                    return None
+            if shape.verdict is not None:
+                if not formats:
+                    self.last_shape = shape
+                return shape
+        if scan_whole(<const uint8_t*>sql, s, self.dialect) < 0:
+            return None
+        shape = self.last_shape
+        if (shape is None or formats or shape.form != FORM_WHOLE
+                or PyBytes_GET_SIZE(shape.skeleton) != s.nskeleton
+                or memcmp(PyBytes_AS_STRING(shape.skeleton), s.skeleton, s.nskeleton) != 0):
+            shape = self.engine.whole_shape(self.dialect, sql, s, formats)
+            if shape is not None and shape.verdict is not None and not formats:
+                self.last_shape = shape
+        return shape
 
     cdef inline bint matches(self, Shape shape, const char* sql, Scan* s):
         cdef Py_ssize_t nprefix = s.values_start - s.core_start
         cdef Py_ssize_t nsuffix = s.core_end - s.values_end if s.core_end > s.values_end else 0
-        return (PyBytes_GET_SIZE(shape.prefix) == nprefix and PyBytes_GET_SIZE(shape.suffix) == nsuffix
+        return (shape.form == FORM_CUT
+                and PyBytes_GET_SIZE(shape.prefix) == nprefix and PyBytes_GET_SIZE(shape.suffix) == nsuffix
                 and PyBytes_GET_SIZE(shape.skeleton) == s.nskeleton
                 and memcmp(PyBytes_AS_STRING(shape.prefix), sql + s.core_start, nprefix) == 0
                 and memcmp(PyBytes_AS_STRING(shape.suffix), sql + s.values_end, nsuffix) == 0
@@ -468,26 +655,17 @@ cdef class Session(Endpoint):
         self.count_alone(self.qtype, reason, self.source)
         return A_RELAY
 
-    cdef int hold(self, const char* msg, Py_ssize_t nmsg, Py_ssize_t sql_start, Py_ssize_t sql_end,
-                  Scan* s) except -1:
-        self.begin_timing()
-        self.held.append(msg, nmsg)
-        self.sql_start = sql_start
-        self.sql_end = sql_end
-        self.tuples_start = sql_start + s.values_start
-        self.tuples_end = sql_start + s.values_end
-        self.ntuples = s.ntuples
-        self.blocked = True
-        return 0
-
     cdef int relay_held(self, int reason) except -1:
-        """The held message goes its ordinary way, byte for byte, on the session's own connection."""
-        self.count_alone(self.qtype, reason, self.source)
+        """The held messages go their ordinary way, byte for byte, on the session's own connection."""
+        cdef int k
+        for k in range(self.nwrites):
+            self.count_alone(self.qtype, reason, self.source)
         if self.restore_before_alone():
             return 0
         return self.send_held()
 
     cdef int send_held(self) except -1:
+        self.before_held()
         self.server.out.append(self.held.ptr(), self.held.size())
         self.server.mark()
         self.sent_held()
@@ -496,23 +674,36 @@ cdef class Session(Endpoint):
     cdef int hidden_done(self, int purpose, rows) except -1:
         """The proxy's own statement is answered. ``rows``: lists of bytes or None; None after an error."""
         cdef TableFacts facts = self.probed
+        cdef Group group = self.probe_group
         if purpose == H_PROBE and facts is not None:
-            self.probed = None
+            self.probed = self.probe_group = None
             facts.probing = False
-            ok, reason, step, limit = self.engine.hooks.judge(self.dialect, self.last_shape.verdict, rows)
+            ok, reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit = (
+                self.engine.hooks.judge(self.dialect, group.shape.verdict, rows))
             facts.state = T_OPEN if ok else T_REFUSED
             facts.reason = REASONS.index(reason)
-            facts.id_step = step
-            facts.byte_limit = limit
             facts.epoch = self.probe_epoch
             facts.expires = self.engine.now + FACTS_SECONDS
             if not self.closed:
-                self.relay_held(R_TABLE)
+                self.probe_answered(group, facts)
+            self.engine.facts_known(facts)
         elif not self.closed:
             self.send_held()
         return 0
 
+    cdef int probe_answered(self, Group group, TableFacts facts) except -1:
+        """The writes for which the catalogue was asked enter their group, or go alone."""
+        cdef Engine engine = self.engine
+        if facts.state == T_REFUSED:
+            return self.relay_held(facts.reason)
+        if engine.facts_due(facts) or group.cls is not self.cls or engine.now < group.paused or engine.draining:
+            return self.relay_held(R_TABLE)
+        engine.make_room(group, self.nrows, self.nbytes)
+        self.blocked = False
+        self.resume_later()
+        return engine.join(self, group, self.nwrites, self.nrows, self.nbytes, self.held_wait)
+
     @property
     def waits(self):
-        """Whether a write of this session is gathered or in a batch under way."""
+        """Whether writes of this session are gathered or in a batch under way."""
         return self.group is not None or self.batch is not None

@@ -121,12 +121,12 @@ cdef inline void _skeleton_put(Scan* s, const uint8_t* p, Py_ssize_t n) noexcept
     s.nskeleton += n
 
 
-cdef Py_ssize_t scan_tuple(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int dialect, bint backslash,
-                           Scan* s) noexcept nogil:
-    """p[i] is "(": writes the tuple's skeleton, returns one past its ")", or -1 if it does not end.
+cdef Py_ssize_t scan_skeleton(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int dialect, bint backslash,
+                              bint whole, Scan* s) noexcept nogil:
+    """Writes the skeleton of the tuple at p[i] ("("), or of the whole statement up to n; returns its end, or -1.
 
-    The skeleton is the tuple with literals as "?" and everything else as it stands, blanks left out: two
-    tuples of one skeleton differ in literal values only.
+    The skeleton is the text with literals as "?" and everything else as it stands, blanks left out: two
+    texts of one skeleton differ in literal values only.
     """
     cdef int depth = 0
     cdef int cls
@@ -165,7 +165,7 @@ cdef Py_ssize_t scan_tuple(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int dia
             depth -= 1
             _skeleton_put(s, p + i, 1)
             i += 1
-            if depth == 0:
+            if depth == 0 and not whole:
                 s.ncols = ncols
                 return i
             value_starts = False
@@ -192,10 +192,12 @@ cdef Py_ssize_t scan_tuple(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int dia
             i += 1
         elif cls == CC_DASH and is_line_comment(p, i, n, dialect) or (
                 cls == CC_HASH and dialect == MY):
-            s.flags |= F_COMPLEX
+            if not whole:
+                s.flags |= F_COMPLEX
             i = skip_line(p, i, n)
         elif cls == CC_SLASH and i + 1 < n and p[i + 1] == b"*":
-            s.flags |= F_COMPLEX
+            if not whole:
+                s.flags |= F_COMPLEX
             if dialect == MY and is_executable_comment(p, i, n):
                 s.flags |= F_EXEC_COMMENT
             i = skip_block_comment(p, i + 2, n, dialect == PG)
@@ -226,9 +228,18 @@ cdef Py_ssize_t scan_tuple(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int dia
             return -1
         else:
             _skeleton_put(s, p + i, 1)
+            value_starts = whole and p[i] == b"="
             i += 1
-            value_starts = False
-    return -1
+    return n if whole and depth == 0 else -1
+
+
+cdef inline int scan_whole(const uint8_t* p, Scan* s, int dialect) noexcept nogil:
+    """Puts the skeleton of the whole scanned statement into ``s``; -1 if it has none."""
+    # F_COMPLEX is for tuples; here it tells of a skeleton that is too long, or of an unclear string
+    s.flags &= ~F_COMPLEX
+    if scan_skeleton(p, s.core_start, s.core_end, dialect, s.backslash, True, s) < 0 or s.flags & F_COMPLEX:
+        return -1
+    return 0
 
 
 cdef Py_ssize_t scan_tuples(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int dialect, bint backslash,
@@ -239,7 +250,7 @@ cdef Py_ssize_t scan_tuples(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int di
     cdef char[2048] first
     cdef int ncols
     s.values_start = i
-    i = scan_tuple(p, i, n, dialect, backslash, s)
+    i = scan_skeleton(p, i, n, dialect, backslash, False, s)
     if i < 0:
         return -1
     s.first_end = s.values_end = i
@@ -259,7 +270,7 @@ cdef Py_ssize_t scan_tuples(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int di
             return i
         if s.ntuples == 1:
             memcpy(first, s.skeleton, nfirst)
-        i = scan_tuple(p, j, n, dialect, backslash, s)
+        i = scan_skeleton(p, j, n, dialect, backslash, False, s)
         if i < 0:
             return -1
         if s.nskeleton != nfirst or memcmp(first, s.skeleton, nfirst) != 0:
@@ -278,7 +289,9 @@ cdef inline int _flags_of_first_word(int w, int dialect) noexcept nogil:
     if w == W_SETLIKE or w == W_SET or w == W_NONE:
         return F_SETLIKE
     if w == W_DISCARD:
-        return F_SETLIKE | F_DISCARD
+        return F_SETLIKE | F_DISCARD | F_DEALLOCATE
+    if w == W_DEALLOCATE:
+        return F_DEALLOCATE
     if w == W_DO or w == W_LOAD:
         return F_SETLIKE if dialect == PG else 0
     if w == W_EXECUTE:
@@ -327,6 +340,11 @@ cdef inline void _note_word(int w, int first, int second, int previous, int dial
     elif w == W_DIAGNOSTICS:
         if dialect == MY:
             s.flags |= F_DIAGNOSTICS
+    elif w == W_ROW_COUNT:
+        if dialect == MY:
+            s.flags |= F_DIAGNOSTICS | F_ROW_COUNT
+    elif w == W_RETURNING:
+        s.flags |= F_RETURNING
     elif w == W_TQDB:
         if first == W_SHOW or first == W_SELECT:
             s.flags |= F_STATUS
@@ -364,6 +382,7 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
     s.flags = 0
     s.wait_ms = WAIT_NONE
     s.hinted = s.hint_error = False
+    s.backslash = backslash
     s.file = s.line = NULL
     s.nfile = s.nline = 0
     s.core_start = -1
@@ -505,7 +524,8 @@ def scan(bytes sql, str dialect="postgres", bint backslash=False):
              F_UNLOCK: "unlock", F_MULTI: "multi", F_UNSURE: "unsure", F_EXEC_COMMENT: "exec_comment",
              F_LAST_ID: "last_id", F_STATUS: "status", F_CURRVAL: "currval", F_GLOBAL: "global",
              F_COMPLEX: "complex", F_DISCARD: "discard",
-             F_DIAGNOSTICS: "diagnostics"}
+             F_DIAGNOSTICS: "diagnostics", F_DEALLOCATE: "deallocate", F_ROW_COUNT: "row_count",
+             F_RETURNING: "returning"}
     return {
         "query_type": QUERY_TYPES[s.qtype],
         "flags": {name for bit, name in names.items() if s.flags & bit},

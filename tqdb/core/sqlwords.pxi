@@ -68,6 +68,9 @@ cdef enum Word:
     W_CURRVAL        # lastval, currval
     W_LAST_ID        # last_insert_id, identity
     W_DIAGNOSTICS    # other words about the statement before
+    W_ROW_COUNT
+    W_DEALLOCATE
+    W_RETURNING
     W_TQDB
     W_LITERAL        # null, true, false, default
     W_SYSTEM         # ALTER SYSTEM / ROLE / USER / DATABASE: settings of sessions to come
@@ -91,7 +94,7 @@ def _fill_word_table():
         W_SELECT: "select", W_WITH: "with", W_SHOW: "show", W_VALUES: "values", W_SET: "set",
         W_NEUTRAL: "table explain analyze vacuum copy begin start commit rollback end abort savepoint "
                    "release fetch move close declare listen unlisten notify checkpoint desc describe kill "
-                   "merge comment optimize check repair help deallocate refresh reindex cluster handler "
+                   "merge comment optimize check repair help refresh reindex cluster handler "
                    "signal cache purge",
         W_SETLIKE: "reset use call",
         W_DISCARD: "discard", W_PREPARE: "prepare", W_EXECUTE: "execute", W_XA: "xa", W_LOAD: "load",
@@ -101,7 +104,9 @@ def _fill_word_table():
         W_GLOBAL: "global", W_TEMP: "temp temporary", W_INTO: "into", W_SET_CONFIG: "set_config",
         W_CURRVAL: "lastval currval",
         W_LAST_ID: "last_insert_id identity",
-        W_DIAGNOSTICS: "row_count found_rows warnings errors warning_count error_count diagnostics",
+        W_DIAGNOSTICS: "warnings errors warning_count error_count diagnostics",
+        W_ROW_COUNT: "row_count found_rows", W_DEALLOCATE: "deallocate",
+        W_RETURNING: "returning",
         W_TQDB: "tqdb pg_tqdb_status", W_LITERAL: "null true false default",
         W_SYSTEM: "system role user database", W_INSERT_ID: "insert_id rand_seed1 rand_seed2 "
                   "client_min_messages",
@@ -164,6 +169,9 @@ cdef enum ScanFlag:
     F_GLOBAL = 4096          # settings of sessions to come change
     F_COMPLEX = 8192         # a tuple that the scanner does not take apart
     F_DISCARD = 16384
+    F_DEALLOCATE = 65536     # prepared statements are dropped by name
+    F_ROW_COUNT = 131072     # asks how many rows the statement before met
+    F_RETURNING = 262144
 
 cdef enum:
     MAX_SKELETON = 2048
@@ -179,6 +187,7 @@ ctypedef struct Scan:
     double wait_ms            # WAIT_NONE, WAIT_AUTO, or milliseconds
     bint hinted               # a max_wait_ms/batch key was there
     bint hint_error
+    bint backslash            # with what it was scanned
     const char* file          # spans inside the scanned text
     Py_ssize_t nfile
     const char* line

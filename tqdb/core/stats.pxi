@@ -38,6 +38,13 @@ cdef enum FlushReason:
 
 FLUSH_REASONS = ("full", "bytes", "deadline", "idle", "nobody_left", "drain")
 
+cdef enum Method:
+    M_MULTI_ROW = 0     # one INSERT with everybody's rows
+    M_PIPELINE          # everybody's own statement in one transaction
+    M_COUNT
+
+METHODS = ("multi_row", "pipeline")
+
 cdef enum RetryCause:
     RC_ERROR = 0
     RC_CONSTRAINT
@@ -135,7 +142,7 @@ cdef class Stats:
     cdef SecondsHistogram[6] batch_latency
     cdef public uint64_t database_queries
     cdef public uint64_t batches
-    cdef public uint64_t multi_row
+    cdef uint64_t[2] methods
     cdef public double current_delay_ms
     cdef uint64_t[2] hint_errors
     cdef uint64_t[2] protocol_errors
@@ -195,6 +202,7 @@ cdef class Stats:
             "size": size,
             "delay": delay,
             "latency": latency,
+            "methods": {METHODS[r]: self.methods[r] for r in range(M_COUNT)},
             "hint_errors": (self.hint_errors[0], self.hint_errors[1]),
             "protocol_errors": (self.protocol_errors[0], self.protocol_errors[1]),
         }
