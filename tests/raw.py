@@ -10,6 +10,8 @@ class RawPostgres:
     def __init__(self, port: int, database: str = "postgres", user: str = "postgres", **params: str):
         self.sock = socket.create_connection(("127.0.0.1", port), timeout=60)
         self.buffer = b""
+        self.names: dict[str, int] = {}
+        self.prepared: set[str] = set()
         body = struct.pack("!I", 196608)
         for name, value in {"user": user, "database": database, **params}.items():
             body += name.encode() + b"\0" + value.encode() + b"\0"
@@ -41,8 +43,42 @@ class RawPostgres:
         self.send(b"Q", (sql if isinstance(sql, bytes) else sql.encode()) + b"\0")
         return self.answer()
 
+    def execute(self, sql: str, params: tuple, named: bool = False, binary: bool = False) -> bytes:
+        """Parse, Bind, Describe, Execute, Sync; ``named``: prepared once by its text. Parameters in text format."""
+        out = b""
+        name = b"\0"
+        if named:
+            name = b"s%d\0" % self.names.setdefault(sql, len(self.names))
+        values = b"".join(
+            b"\xff\xff\xff\xff" if v is None else struct.pack("!i", len(v)) + v for v in map(pg_text, params))
+        parse = name + sql.encode() + b"\0\0\0"
+        bind = (b"\0" + name + b"\0\0" + struct.pack("!H", len(params)) + values
+                + (b"\0\1\0\1" if binary else b"\0\1\0\0"))
+        unit = [(b"B", bind), (b"D", b"P\0"), (b"E", b"\0" * 5), (b"S", b"")]
+        if not named:
+            unit.insert(0, (b"P", parse))
+        elif sql not in self.prepared:
+            self.send(b"P", parse)
+            self.send(b"S", b"")
+            out = self.answer()
+            if out[:1] == b"E":
+                return out
+            self.prepared.add(sql)
+        self.sock.sendall(b"".join(k + struct.pack("!I", len(b) + 4) + b for k, b in unit))
+        return out + self.answer()
+
     def close(self) -> None:
         self.sock.close()
+
+
+def pg_text(value) -> bytes | None:
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return b"t" if value else b"f"
+    if isinstance(value, bytes):
+        return b"\\x" + value.hex().encode()
+    return str(value).encode()
 
 
 class RawMariaDB:
@@ -53,6 +89,7 @@ class RawMariaDB:
         self.deprecate_eof = deprecate_eof
         self.sock = connection._sock
         self.buffer = b""
+        self.statements: dict[str, list] = {}       # text -> [id, number of parameters, types told]
 
     def packet(self) -> bytes:
         while len(self.buffer) < 4 or len(self.buffer) < 4 + int.from_bytes(self.buffer[:3], "little"):
@@ -65,7 +102,38 @@ class RawMariaDB:
         return packet
 
     def query(self, sql: str | bytes) -> bytes:
-        text = b"\x03" + (sql if isinstance(sql, bytes) else sql.encode())
+        return self.command(b"\x03" + (sql if isinstance(sql, bytes) else sql.encode()))
+
+    def execute(self, sql: str, params: tuple) -> bytes:
+        """COM_STMT_EXECUTE of a statement prepared once by its text; types go only when they have changed."""
+        if sql not in self.statements:
+            text = b"\x16" + sql.encode()
+            self.sock.sendall(struct.pack("<I", len(text)) + text)
+            out = self.packet()
+            if out[4] == 0xFF:
+                return out
+            number, columns, count = struct.unpack("<IHH", out[5:13])
+            for part in (count, columns):
+                for _ in range(part + (part > 0 and not self.deprecate_eof)):
+                    self.packet()
+            self.statements[sql] = [number, count, None]
+        statement = self.statements[sql]
+        bitmap = bytearray((statement[1] + 7) // 8)
+        types = values = b""
+        for i, value in enumerate(params):
+            if value is None:
+                bitmap[i // 8] |= 1 << i % 8
+            kind, data = my_binary(value)
+            types += bytes((kind, 0))
+            values += data
+        head = b"\x17" + struct.pack("<IBI", statement[0], 0, 1)
+        if params:
+            told = statement[2] == types
+            head += bytes(bitmap) + (b"\0" if told else b"\1" + types)
+            statement[2] = types
+        return self.command(head + values)
+
+    def command(self, text: bytes) -> bytes:
         self.sock.sendall(struct.pack("<I", len(text)) + text)
         out = packet = self.packet()
         if packet[4] in (0, 0xFF):
@@ -80,3 +148,18 @@ class RawMariaDB:
                 if packet[4] == 0xFF:
                     return out
         return out
+
+
+def my_binary(value) -> tuple[int, bytes]:
+    """Type code and value of a parameter; everything that is no number goes as a string."""
+    if value is None:
+        return 253, b""
+    if isinstance(value, float):
+        return 5, struct.pack("<d", value)
+    if isinstance(value, int):
+        return (8, struct.pack("<q", value)) if value < 2**63 else (246, bytes((19,)) + str(value).encode())
+    data = value if isinstance(value, bytes) else value.encode()
+    size = len(data)
+    head = bytes((size,)) if size < 251 else b"\xfc" + struct.pack("<H", size) if size < 65536 else (
+        b"\xfd" + struct.pack("<I", size)[:3])
+    return 252 if isinstance(value, bytes) else 253, head + data

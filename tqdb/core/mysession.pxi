@@ -445,6 +445,7 @@ cdef class MySession(Session):
         cdef MyStatement statement
         cdef Py_ssize_t types_at = 0        # offset of the byte that says whether types follow
         cdef bint types = False
+        cdef bint wanted
         cdef int action
         if n < MY_HEADER + min(length, 5):
             return 0
@@ -457,11 +458,15 @@ cdef class MySession(Session):
                 types_at = 0                # malformed: the server's to refuse
             else:
                 types = p[types_at] == 1 and MY_HEADER + length >= types_at + 1 + 2 * statement.nparams
-        action = A_RELAY
-        if command == COM_STMT_EXECUTE and statement is not None and statement.qtype <= QT_REPLACE and (
-                self.wait_of(statement) != WAIT_NONE):
-            if n < MY_HEADER + length and length <= self.engine.max_batch_bytes:
+        wanted = command == COM_STMT_EXECUTE and statement is not None and statement.qtype <= QT_REPLACE and (
+            self.wait_of(statement) != WAIT_NONE)
+        if wanted or self.needs_restore(statement):
+            if self.busy():
+                self.blocked = self.waiting = True
                 return 0
+            if n < MY_HEADER + length and length <= self.engine.max_batch_bytes + 65536:
+                return 0
+        if wanted:
             action = self.consider_execute(statement, p, length, types_at, types)
             if action == A_HELD:
                 return MY_HEADER + length
@@ -480,14 +485,8 @@ cdef class MySession(Session):
         if statement is not None:
             statement.server_types = statement.types
             statement.long_data = False
-        if self.needs_restore(statement):
-            if self.busy():
-                self.blocked = self.waiting = True
-                return 0
-            if length <= self.engine.max_batch_bytes + 65536:
-                if n < MY_HEADER + length:
-                    return 0
-                return self.restore_first(p, MY_HEADER + length)
+        if self.needs_restore(statement) and length <= self.engine.max_batch_bytes + 65536:
+            return self.restore_first(p, MY_HEADER + length)
         self.plain = False
         self.push_command(command)
         self.continued = length == MY_MAX_PACKET
@@ -508,15 +507,10 @@ cdef class MySession(Session):
             self.out.append_bytes(my_error(1, 1153, "08S01", "Got a packet bigger than the proxy can complete"))
             self.finish()
             return 0
-        if self.busy() and self.needs_restore(statement):
-            self.blocked = self.waiting = True
-            return 0
         put_packet_header(header, longer, 0)
         statement.server_types = statement.types
         statement.long_data = False
         if self.needs_restore(statement) and length <= self.engine.max_batch_bytes + 65536:
-            if n < MY_HEADER + length:
-                return 0
             self.held.append(header, MY_HEADER)
             self.held.append(p + MY_HEADER, types_at - MY_HEADER)
             self.held.append(b"\1", 1)

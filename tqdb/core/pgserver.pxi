@@ -189,7 +189,11 @@ cdef class PgServer(ServerConn):
         return 0
 
     cdef int put_pipeline(self, Batch batch) except -1:
-        """Bind, Describe and Execute of everybody, for the statement as the leader has it."""
+        """Bind, Describe and Execute of everybody, for the statement parsed once, without a name.
+
+        A name of the leader's would do, but its plan would age by the others' executions, and the leader could
+        tell from when its errors come.
+        """
         cdef PgSession leader = <PgSession>batch.leader
         cdef PgSession session
         cdef PgStatement statement = leader.held_statement
@@ -199,8 +203,12 @@ cdef class PgServer(ServerConn):
         cdef Py_ssize_t start
         cdef int k
         cdef bint bound = batch.group.shape.form == FORM_BOUND
-        if bound and not statement.name:
-            out.append_bytes(statement.message)
+        if bound:
+            start = self.open_message(b"P")
+            out.append(b"\0", 1)
+            k = PG_HEADER + PyBytes_GET_SIZE(statement.name) + 1
+            out.append(PyBytes_AS_STRING(statement.message) + k, PyBytes_GET_SIZE(statement.message) - k)
+            self.close_message(start)
         for item in batch.members:
             session = <PgSession>item
             p = session.held.ptr()
@@ -208,15 +216,13 @@ cdef class PgServer(ServerConn):
                 w = session.writes + k
                 if not bound:
                     out.append(p + w.start, w.bind - w.start)
-                start = self.open_message(b"B")
-                out.append(b"\0", 1)
                 if bound:
-                    out.append_bytes(statement.name)
-                    out.append(b"\0", 1)
+                    start = self.open_message(b"B")
+                    out.append(b"\0\0", 2)
                     out.append(p + w.sql_start, w.sql_end - w.sql_start)
+                    self.close_message(start)
                 else:
-                    out.append(p + w.bind + PG_HEADER + 1, w.bind_end - w.bind - PG_HEADER - 1)
-                self.close_message(start)
+                    out.append(p + w.bind, w.bind_end - w.bind)
                 if w.flags & WF_DESCRIBE:
                     out.append_bytes(DESCRIBE)
                 out.append_bytes(EXECUTE)
@@ -328,7 +334,7 @@ cdef class PgServer(ServerConn):
         if sqlstate in PG_TABLE_ERRORS:
             batch.table_error = True
         elif batch.method == M_PIPELINE and batch.phase == PB_WORK and not self.preamble:
-            batch.bad.append(batch.leader if sqlstate in PG_PLAN_ERRORS else batch.owner(batch.answered))
+            batch.bad.append(batch.owner(batch.answered))
         return 0
 
     cdef int on_work_message(self, Batch batch, int kind, const char* p, Py_ssize_t total) except -1:

@@ -36,6 +36,7 @@ cdef class PgStatement:
     cdef bint hinted
     cdef double wait_ms
     cdef Source source
+    cdef uint64_t epoch             # the engine's DDL epoch when the server last saw it
     cdef Shape shape                # of its last executions …
     cdef bytes alike                # … and what made it that shape
 
@@ -402,6 +403,7 @@ cdef class PgSession(Session):
         statement = PgStatement.__new__(PgStatement)
         statement.name = name[:sql - 1 - name]
         statement.oids = nul[1:end - nul]
+        statement.epoch = self.engine.ddl_epoch
         statement.qtype = s.qtype
         statement.flags = s.flags
         statement.hinted = s.hinted
@@ -588,6 +590,11 @@ cdef class PgSession(Session):
         self.qtype = statement.qtype
         self.source = statement.source
         reason = self.exclusion(n, statement.flags, 1)
+        if reason == R_COUNT and statement.name and statement.flags & F_RETURNING and (
+                statement.epoch != self.engine.ddl_epoch):
+            # columns that come back may have changed, which the server takes for an error: it shall tell
+            statement.epoch = self.engine.ddl_epoch
+            reason = R_TABLE
         if reason == R_COUNT:
             shape = self.unit_shape(p, statement, count)
             if shape is None or shape.verdict is None:

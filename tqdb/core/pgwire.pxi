@@ -145,10 +145,6 @@ cdef int pg_retry_cause(bytes sqlstate) except -1:
 PG_TABLE_ERRORS = frozenset((b"42501", b"42P01", b"42703", b"3F000", b"25006", b"42P10"))
 
 
-# Errors that concern the leader's own prepared statement: it is gone, or its result would change.
-PG_PLAN_ERRORS = frozenset((b"26000", b"0A000"))
-
-
 cdef bytes startup_value(list params, bytes name):
     """The value of a start-up parameter, b"" if it is not given."""
     for i in range(0, len(params) - 1, 2):
