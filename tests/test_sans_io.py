@@ -16,6 +16,7 @@ class Hooks:
     pieces = staticmethod(policy.pieces)
     session_wait = staticmethod(policy.session_wait)
     startup_wait = staticmethod(policy.startup_wait)
+    killed_query = staticmethod(policy.killed_query)
     row_count_sql = staticmethod(policy.row_count_sql)
     probe_sql = staticmethod(policy.probe_sql)
     judge = staticmethod(policy.judge)

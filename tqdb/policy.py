@@ -113,6 +113,16 @@ def startup_wait(params: list[bytes]) -> float | None:
     return -1.0 if value == "unreadable" else value
 
 
+_KILL = re.compile(r"(?:\s|/\*.*?\*/)*kill\s+(?:hard\s+|soft\s+)?query\s+(\d+)\s*;?\s*\Z",
+                   re.IGNORECASE | re.DOTALL)
+
+
+def killed_query(sql: bytes) -> int | None:
+    """The connection id that a ``KILL QUERY`` names."""
+    found = _KILL.match(sql.decode("utf-8", "replace"))
+    return int(found[1]) if found else None
+
+
 _ROW_COUNT = re.compile(
     r"'(?:[^'\\]|''|\\.)*'|\"(?:[^\"\\]|\"\"|\\.)*\"|`[^`]*`|/\*.*?\*/|--\s[^\n]*|#[^\n]*|\brow_count\s*\(\s*\)",
     re.IGNORECASE | re.DOTALL)

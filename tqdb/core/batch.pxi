@@ -136,6 +136,7 @@ cdef class Engine:
     ``analyze(dialect, prefix, tuple, suffix)``, ``analyze_statement(dialect, sql)`` -> a verdict or None;
     ``pieces(dialect, tuple)`` -> see ``Shape``, or None;
     ``session_wait(dialect, sql)``, ``startup_wait(params)`` -> what a session says of ``max_wait_ms``;
+    ``killed_query(sql)`` -> the connection whose statement a KILL QUERY names, or None;
     ``row_count_sql(sql, rows)`` -> the statement with ROW_COUNT() replaced, or None;
     ``probe_sql(dialect, verdict)`` -> the catalogue query;
     ``judge(dialect, verdict, rows)`` -> ``(ok, reason_name, multi_row, id_step, byte_limit, wait_limit)``;
@@ -161,7 +162,7 @@ cdef class Engine:
     cdef uint64_t settings_epoch
     cdef double analysis_second
     cdef int analysis_count
-    cdef readonly dict cancel_keys      # BackendKeyData -> session
+    cdef readonly dict cancel_keys      # what a cancel names its target by -> session, see the dialects
     cdef readonly int gathered          # writes waiting in groups now
     cdef readonly int batches_running
 

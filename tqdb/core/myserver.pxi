@@ -179,6 +179,8 @@ cdef class MyServer(ServerConn):
         at = nul + 14                       # protocol, version\0, thread id, 8 bytes of scramble, filler
         if payload[:1] != b"\x0a" or nul < 0 or len(payload) < at + 16:
             return None
+        self.client.thread = self.client.address, int.from_bytes(payload[nul + 1:nul + 5], "little")
+        self.engine.cancel_keys[self.client.thread] = self.client
         self.mariadb = b"mariadb" in payload[1:nul].lower()
         lower = int.from_bytes(payload[at:at + 2], "little") & ~(CLIENT_COMPRESS | CLIENT_SSL)
         upper = int.from_bytes(payload[at + 5:at + 7], "little") & ~(

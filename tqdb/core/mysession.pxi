@@ -40,6 +40,7 @@ cdef class MyStatement:
 cdef class MySession(Session):
     """The client's end of a MariaDB session."""
     cdef readonly int state
+    cdef tuple thread                   # address and connection id: what a KILL names
     cdef uint32_t capabilities
     cdef uint32_t extended              # MariaDB's, the upper 32 bits
     cdef uint32_t status                # of the last OK or EOF
@@ -123,6 +124,21 @@ cdef class MySession(Session):
         for k in range(self.nwrites):
             self.push_command(<uint8_t>self.held.ptr()[self.writes[k].start + MY_HEADER])
         return 0
+
+    cdef bytes cancelled_answer(self):
+        return my_error(1, 1317, "70100", "Query execution was interrupted")
+
+    cdef bint kill_gathered(self, bytes sql) except -1:
+        """KILL QUERY for a write that is still gathered: the server would find that connection idle."""
+        cdef MySession target
+        number = self.engine.hooks.killed_query(sql)
+        target = self.engine.cancel_keys.get((self.address, number))
+        return target is not None and target is not self and target.user == self.user and target.cancel_waiting()
+
+    cdef int gone(self) except -1:
+        if self.thread is not None:
+            self.engine.cancel_keys.pop(self.thread, None)
+        return Session.gone(self)
 
     cdef int connection_lost(self) except -1:
         self.out.append_bytes(my_error(
@@ -340,6 +356,13 @@ cdef class MySession(Session):
                 self.push_command(command)
                 self.forward(PyBytes_AS_STRING(text), len(text))
                 return A_HELD
+        if s.flags & F_KILL and command == COM_QUERY and not self.nwrites and self.kill_gathered(sql[:n]):
+            self.set_source(&s)
+            self.go_alone(R_NO_HINT)
+            text = my_command(COM_QUERY, b"DO 0")
+            self.push_command(COM_QUERY)
+            self.forward(PyBytes_AS_STRING(text), len(text))
+            return A_HELD
         if command == COM_STMT_PREPARE:
             self.prepared.append(self.read_prepare(sql, n, &s))
             if s.flags & F_ROW_COUNT:

@@ -764,33 +764,8 @@ cdef class PgSession(Session):
                 if self.qtype <= QT_REPLACE and self.wait_of(statement) != WAIT_NONE else R_NO_HINT, self.source)
         return 0
 
-    # --- a cancel request while a write is gathered ---------------------------------------------------
-
-    def cancel_waiting(self):
-        """Takes the first gathered statement back and answers it as cancelled; False if none is gathered."""
-        cdef int k = 0
-        cdef Py_ssize_t end
-        if self.group is None:
-            return False
-        self.engine.leave(self)
-        while not self.writes[k].flags & WF_SYNC:
-            k += 1
-        end = self.writes[k].end
-        self.out.append_bytes(pg_error("ERROR", "57014", "canceling statement due to user request"))
-        self.out.append_bytes(READY_IDLE)
-        self.mark()
-        self.observe(self.engine.now)
-        k += 1
-        if k == self.nwrites:
-            self.held_statement = None
-            self.release()
-        else:
-            self.held.consume(end)
-            self.nwrites -= k
-            memmove(self.writes, self.writes + k, self.nwrites * sizeof(Write))
-            self.relay_held(R_SINGLE)
-        self.engine.settle()
-        return True
+    cdef bytes cancelled_answer(self):
+        return pg_error("ERROR", "57014", "canceling statement due to user request") + READY_IDLE
 
     # --- told by the server connection ----------------------------------------------------------------
 

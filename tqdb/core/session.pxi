@@ -703,6 +703,41 @@ cdef class Session(Endpoint):
         self.resume_later()
         return engine.join(self, group, self.nwrites, self.nrows, self.nbytes, self.held_wait)
 
+    cdef bytes cancelled_answer(self):
+        """What a cancelled statement is answered with."""
+        return b""
+
+    def cancel_waiting(self):
+        """Takes the first gathered statement back and answers it as cancelled; False if none is gathered.
+
+        What was sent ahead behind it goes alone. A statement is what one answer ends: up to a Sync.
+        """
+        cdef int k = 0
+        cdef int i
+        cdef Py_ssize_t end
+        if self.group is None:
+            return False
+        self.engine.leave(self)
+        while not self.writes[k].flags & WF_SYNC:
+            k += 1
+        end = self.writes[k].end
+        self.out.append_bytes(self.cancelled_answer())
+        self.mark()
+        self.observe(self.engine.now)
+        k += 1
+        if k == self.nwrites:
+            self.release()
+        else:
+            self.held.consume(end)
+            self.nwrites -= k
+            memmove(self.writes, self.writes + k, self.nwrites * sizeof(Write))
+            for i in range(self.nwrites):
+                self.writes[i].start -= end
+                self.writes[i].end -= end
+            self.relay_held(R_SINGLE)
+        self.engine.settle()
+        return True
+
     @property
     def waits(self):
         """Whether writes of this session are gathered or in a batch under way."""

@@ -290,6 +290,8 @@ cdef inline int _flags_of_first_word(int w, int dialect) noexcept nogil:
         return F_SETLIKE
     if w == W_DISCARD:
         return F_SETLIKE | F_DISCARD | F_DEALLOCATE
+    if w == W_KILL:
+        return F_KILL
     if w == W_DEALLOCATE:
         return F_DEALLOCATE
     if w == W_DO or w == W_LOAD:
@@ -525,7 +527,7 @@ def scan(bytes sql, str dialect="postgres", bint backslash=False):
              F_LAST_ID: "last_id", F_STATUS: "status", F_CURRVAL: "currval", F_GLOBAL: "global",
              F_COMPLEX: "complex", F_DISCARD: "discard",
              F_DIAGNOSTICS: "diagnostics", F_DEALLOCATE: "deallocate", F_ROW_COUNT: "row_count",
-             F_RETURNING: "returning"}
+             F_RETURNING: "returning", F_KILL: "kill"}
     return {
         "query_type": QUERY_TYPES[s.qtype],
         "flags": {name for bit, name in names.items() if s.flags & bit},

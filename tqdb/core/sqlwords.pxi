@@ -71,6 +71,7 @@ cdef enum Word:
     W_ROW_COUNT
     W_DEALLOCATE
     W_RETURNING
+    W_KILL
     W_TQDB
     W_LITERAL        # null, true, false, default
     W_SYSTEM         # ALTER SYSTEM / ROLE / USER / DATABASE: settings of sessions to come
@@ -93,7 +94,7 @@ def _fill_word_table():
         W_INSERT: "insert", W_UPDATE: "update", W_DELETE: "delete", W_REPLACE: "replace",
         W_SELECT: "select", W_WITH: "with", W_SHOW: "show", W_VALUES: "values", W_SET: "set",
         W_NEUTRAL: "table explain analyze vacuum copy begin start commit rollback end abort savepoint "
-                   "release fetch move close declare listen unlisten notify checkpoint desc describe kill "
+                   "release fetch move close declare listen unlisten notify checkpoint desc describe "
                    "merge comment optimize check repair help refresh reindex cluster handler "
                    "signal cache purge",
         W_SETLIKE: "reset use call",
@@ -106,7 +107,7 @@ def _fill_word_table():
         W_LAST_ID: "last_insert_id identity",
         W_DIAGNOSTICS: "warnings errors warning_count error_count diagnostics",
         W_ROW_COUNT: "row_count found_rows", W_DEALLOCATE: "deallocate",
-        W_RETURNING: "returning",
+        W_RETURNING: "returning", W_KILL: "kill",
         W_TQDB: "tqdb pg_tqdb_status", W_LITERAL: "null true false default",
         W_SYSTEM: "system role user database", W_INSERT_ID: "insert_id rand_seed1 rand_seed2 "
                   "client_min_messages",
@@ -172,6 +173,7 @@ cdef enum ScanFlag:
     F_DEALLOCATE = 65536     # prepared statements are dropped by name
     F_ROW_COUNT = 131072     # asks how many rows the statement before met
     F_RETURNING = 262144
+    F_KILL = 524288
 
 cdef enum:
     MAX_SKELETON = 2048
