@@ -437,11 +437,13 @@ cdef class MyServer(ServerConn):
         cdef char[14] head
         cdef char[4] number
         cdef Py_ssize_t bitmap, length
+        cdef bytes types
         cdef int k
         memcpy(number, self.client.held.ptr() + MY_HEADER + 1, 4)
         for item in batch.members:
             session = <MySession>item
             p = session.held.ptr()
+            types = session.first_types
             for k in range(session.nwrites):
                 w = session.writes + k
                 if shape.form != FORM_BOUND:
@@ -450,7 +452,9 @@ cdef class MyServer(ServerConn):
                 bitmap = (shape.nparams + 7) // 8
                 length = EXECUTE_HEAD
                 if shape.nparams:
-                    length += bitmap + 1 + PyBytes_GET_SIZE(shape.skeleton) + w.tuples_end - w.tuples_start
+                    if w.flags & WF_TYPES:
+                        types = p[w.sql_start + bitmap + 1:w.tuples_start]
+                    length += bitmap + 1 + PyBytes_GET_SIZE(types) + w.tuples_end - w.tuples_start
                 put_packet_header(head, length, 0)
                 head[MY_HEADER] = COM_STMT_EXECUTE
                 memcpy(head + MY_HEADER + 1, number, 4)
@@ -459,7 +463,7 @@ cdef class MyServer(ServerConn):
                 if shape.nparams:
                     out.append(p + w.sql_start, bitmap)
                     out.append(b"\1", 1)
-                    out.append_bytes(shape.skeleton)
+                    out.append_bytes(types)
                     out.append(p + w.tuples_start, w.tuples_end - w.tuples_start)
         return 0
 
@@ -488,7 +492,7 @@ cdef class MyServer(ServerConn):
         self.out.append_bytes(MY_PIPELINE_END)
         self.mark()
         if self.client.held_statement is not None:
-            self.client.held_statement.server_types = self.client.held_statement.types
+            self.client.held_statement.server_types = None      # the last member's, whoever that was
         return self.engine.finished(batch)
 
     cdef int work_packet(self, Batch batch, int kind, const char* p, Py_ssize_t length) except -1:

@@ -33,8 +33,7 @@ cdef class MyStatement:
     cdef bytes types                # of the parameters, as the client sent them last; None: not yet
     cdef bytes server_types         # … and as the server heard them last
     cdef bint long_data             # parameters were sent ahead
-    cdef Shape shape                # of executions with ``shape_types``
-    cdef bytes shape_types
+    cdef Shape shape                # of its executions
 
 
 cdef class MySession(Session):
@@ -61,6 +60,7 @@ cdef class MySession(Session):
     cdef dict statements                # statement id -> MyStatement
     cdef MyStatement held_statement     # what the held writes execute, None if they are text
     cdef bint held_types                # one of them tells the types
+    cdef bytes first_types              # what the client had told before them
     cdef int64_t row_count              # what ROW_COUNT() has to answer after a batched write
     cdef uint64_t insert_id             # what LAST_INSERT_ID() has to answer …
     cdef bint insert_id_due             # … and the server does not know it
@@ -579,7 +579,7 @@ cdef class MySession(Session):
             if sent is not None and statement.core is not None and not statement.long_data and (
                     p[MY_HEADER + 5] == 0) and not (
                         statement.flags & F_RETURNING and self.extended & MARIADB_CACHE_METADATA):
-                shape = self.execution_shape(statement, sent)
+                shape = self.execution_shape(statement)
                 if shape is not None and shape.verdict is not None:
                     reason = R_COUNT
         if reason != R_COUNT:
@@ -593,44 +593,43 @@ cdef class MySession(Session):
         if statement.nparams:
             w.tuples_start = types_at + 1 + (2 * statement.nparams if types else 0)
         w.rows = 1
-        w.flags = WF_SYNC
+        w.flags = WF_SYNC | (WF_TYPES if types else 0)
         action = self.gather(shape, 1, p, total, self.wait_of(statement))
         if action == A_HELD:
             if self.nwrites == 1:
                 self.held_types = False
+                self.first_types = statement.types
             self.held_types = self.held_types or types
             statement.types = sent
             self.held_statement = statement
         return action
 
-    cdef Shape execution_shape(self, MyStatement statement, bytes types):
+    cdef Shape execution_shape(self, MyStatement statement):
         cdef Scan s
-        if statement.shape is not None and statement.shape_types == types:
+        if statement.shape is not None:
             return statement.shape
         scan_sql(<const uint8_t*>PyBytes_AS_STRING(statement.core), PyBytes_GET_SIZE(statement.core), MY,
                  self.backslash(), &s)
-        statement.shape = self.engine.bound_shape(MY, statement.core, types, &s, statement.nparams)
-        statement.shape_types = types
+        statement.shape = self.engine.bound_shape(MY, statement.core, b"", &s, statement.nparams)
         return statement.shape
 
     cdef int before_held(self) except -1:
         """Executions that count on types which the server has not heard get them."""
         cdef MyStatement statement = self.held_statement
         cdef bytes first
+        cdef bytes types = self.first_types
         cdef Py_ssize_t at
         if statement is None or not self.nwrites or statement.nparams == 0 or (
-                statement.server_types == statement.types):
+                self.writes[0].flags & WF_TYPES or statement.server_types == types):
             return 0
         at = MY_HEADER + EXECUTE_HEAD + (statement.nparams + 7) // 8
-        if self.held.ptr()[at] == 1:
-            return 0
         first = self.held.take()
-        first = (len(first[MY_HEADER:self.writes[0].end]) + len(statement.types)).to_bytes(3, "little") + (
-            first[3:at] + b"\1" + statement.types + first[at + 1:])
+        first = (len(first[MY_HEADER:self.writes[0].end]) + len(types)).to_bytes(3, "little") + (
+            first[3:at] + b"\1" + types + first[at + 1:])
         self.held.append_bytes(first)
-        statement.server_types = statement.types
+        statement.server_types = types
         for at in range(1, self.nwrites):
-            self.writes[at].start += PyBytes_GET_SIZE(statement.types)
+            self.writes[at].start += PyBytes_GET_SIZE(types)
         return 0
 
     cdef int count_execute(self, MyStatement statement) except -1:

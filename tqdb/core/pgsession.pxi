@@ -441,19 +441,26 @@ cdef class PgSession(Session):
         cdef Write* w = NULL
         cdef int count = 0
         cdef bint parsed = False
+        cdef bint flushed = False       # answers are wanted now, unless the Sync is here already
         action[0] = A_WAIT
         while True:
             if n - i < PG_HEADER:
+                if flushed:
+                    break
                 return 0
             kind = p[i]
             length = <int32_t>tq_be32(p + i + 1)
             total = <Py_ssize_t>length + 1
             if length < 4 or i + total > self.engine.max_batch_bytes + 65536 or (
-                    kind == FE_FLUSH or kind == FE_QUERY or kind == FE_CLOSE or kind == FE_FUNCTION_CALL):
+                    kind == FE_QUERY or kind == FE_CLOSE or kind == FE_FUNCTION_CALL):
                 break
             if n - i < total:
+                if flushed:
+                    break
                 return 0
-            if kind == FE_PARSE:
+            if kind == FE_FLUSH:
+                flushed = True
+            elif kind == FE_PARSE:
                 if w != NULL:
                     break
                 if statement is None and self.unnamed is not None and self.is_message(self.unnamed, p + i, total):

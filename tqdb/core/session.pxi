@@ -21,6 +21,7 @@ cdef enum WriteFlag:
     WF_PARSE = 1         # a Parse message of its own stands before it
     WF_DESCRIBE = 2      # it asks for a RowDescription
     WF_SYNC = 4          # a Sync follows
+    WF_TYPES = 8         # it tells the types of its parameters
 
 ctypedef struct Write:
     # one held statement; offsets into the session's ``held``

@@ -125,7 +125,11 @@ class ThrowawayServer(ABC):
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             if self.process.poll() is not None:
-                raise TqdbError(f"{self.name} ended while starting:\n{self.tail()}")
+                if "is still in use" not in self.tail(2):
+                    raise TqdbError(f"{self.name} ended while starting:\n{self.tail()}")
+                # processes of the one that was killed hold its shared memory a moment longer
+                time.sleep(0.05)
+                self._launch()
             if time.monotonic() > deadline:
                 raise TqdbError(f"{self.name} did not start within {START_SECONDS} s:\n{self.tail()}")
             time.sleep(0.02)
