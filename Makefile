@@ -10,10 +10,10 @@ CORE := setup.py $(wildcard tqdb/*.pyx tqdb/core/*.pxi tqdb/load/*.pyx)
 DEBUG ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint bench locust binary clean debug system
+.PHONY: help run build test test-drivers lint bench locust binary clean debug system
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: build  ## show the product: direct against batched on throwaway servers (ARGS=--once to end by itself)
 	@scripts/ensure-system servers
@@ -21,10 +21,16 @@ run: build  ## show the product: direct against batched on throwaway servers (AR
 
 build: $(VENV)/.built  ## virtual environment, compiled core, the command .venv/bin/tqdb
 
-test: build $(VENV)/.dev  ## the test suite, on throwaway servers (ARGS are pytest's)
+test: build $(VENV)/.dev $(VENV)/.drivers  ## the test suite, on throwaway servers (ARGS are pytest's)
 	@scripts/ensure-system servers
 	@scripts/ensure-system tools
 	@$(VENV)/bin/pytest $(ARGS)
+
+test-drivers: build $(VENV)/.dev $(VENV)/.drivers  ## the tests with drivers, those of Node too
+	@scripts/ensure-system servers
+	@scripts/ensure-system node
+	@cd tests/node && npm install --silent --no-audit --no-fund --no-package-lock
+	@$(VENV)/bin/pytest tests/test_drivers.py tests/test_orms.py tests/test_node.py $(ARGS)
 
 lint: build $(VENV)/.dev  ## ruff, cython-lint, import-linter
 	@$(VENV)/bin/ruff check .
@@ -67,6 +73,14 @@ $(VENV)/.built: $(VENV)/.deps $(CORE)
 
 $(VENV)/.dev: $(VENV)/.built
 	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[test,lint]'
+	@touch $@
+
+$(VENV)/.drivers: $(VENV)/.dev
+	@scripts/ensure-system drivers
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[drivers]'
+	@$(PIP) install -c constraints.txt mysqlclient > build.log 2>&1 || \
+		echo "tqdb: mysqlclient cannot be built here, its tests are skipped"
+	@rm -f build.log
 	@touch $@
 
 $(VENV)/.locust: $(VENV)/.built

@@ -50,8 +50,9 @@ SELECT c.relkind, c.relrowsecurity, c.relhasrules, a.amname,
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang
   WHERE o.oprname = ANY ({operators}::pg_catalog.name[]) AND l.lanname NOT IN ('c', 'internal')
   AND o.oprnamespace <> 'pg_catalog'::pg_catalog.regnamespace),
- (SELECT pg_catalog.string_agg(pg_catalog.pg_get_expr(adbin, adrelid), E'\\n;\\n')
-  FROM pg_catalog.pg_attrdef WHERE adrelid = c.oid),
+ (SELECT pg_catalog.string_agg(pg_catalog.pg_get_expr(d.adbin, d.adrelid), E'\\n;\\n')
+  FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_attribute g ON g.attrelid = d.adrelid AND g.attnum = d.adnum
+  WHERE d.adrelid = c.oid AND g.attgenerated = ''),
  pg_catalog.current_setting('client_min_messages'),
  pg_catalog.date_part('epoch', pg_catalog.current_setting('statement_timeout')::pg_catalog.interval)
 FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam
