@@ -220,7 +220,8 @@ def test_sessions_of_different_servers_share_no_batch():
 @pytest.mark.parametrize("answer, end", [
     (pg(b"C", b"BEGIN\0") + pg(b"E", b"SERROR\0C23505\0Mdup\0\0") + pg(b"Z", b"E"), b"ROLLBACK\0"),
     (pg(b"C", b"BEGIN\0") + pg(b"C", b"SET\0") + pg(b"C", b"INSERT 0 1\0") + pg(b"Z", b"T"), b"ROLLBACK\0"),
-    (pg(b"C", b"BEGIN\0") + pg(b"C", b"SET\0") + pg(b"N", b"SWARNING\0\0") + pg(b"C", b"INSERT 0 2\0") + pg(b"Z", b"T"), b"ROLLBACK\0"),
+    (pg(b"C", b"BEGIN\0") + pg(b"C", b"SET\0") + pg(b"N", b"SWARNING\0\0") + pg(b"C", b"INSERT 0 2\0")
+     + pg(b"Z", b"T"), b"ROLLBACK\0"),
 ])
 def test_what_does_not_fit_is_rolled_back_and_goes_alone(answer, end):
     hooks = Hooks()

@@ -82,8 +82,8 @@ def test_postgres_row_security_by_session_setting(postgres, proxy, pg, table):
                 c.execute(f"SET app.owner = '{owner}'")
                 told = [outcome(c.cursor(), f"{HINT}INSERT INTO {table} VALUES ('{other}', {k})", psycopg.Error)
                         for _ in range(4) for other in "ab"]
-                return told + [outcome(c.cursor(), f"{HINT}UPDATE {table} SET a = a + 100 WHERE a = {k}",
-                                       psycopg.Error)]
+                return *told, outcome(c.cursor(), f"{HINT}UPDATE {table} SET a = a + 100 WHERE a = {k}",
+                                      psycopg.Error)
 
         told = together(SESSIONS, work)
         results[through] = told, admin.execute(f"SELECT owner, a, count(*) FROM {table} GROUP BY 1, 2 ORDER BY 1, 2"

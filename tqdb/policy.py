@@ -44,7 +44,10 @@ def probe_sql(dialect: int, verdict) -> bytes:
 
 def judge(dialect: int, verdict, rows: list[list[bytes | None]] | None
           ) -> tuple[bool, str, bool, int, int, float]:
-    """``(ok, reason, multi_row, id_step, byte_limit, wait_limit)`` from the answer to ``probe_sql``; no answer means: relay."""
+    """``(ok, reason, multi_row, id_step, byte_limit, wait_limit)`` from the answer to ``probe_sql``.
+
+    No answer means: relay.
+    """
     if not rows:
         facts = Facts(False, "table", why="the catalogue does not show it")
     else:
@@ -86,11 +89,10 @@ def session_wait(dialect: int, sql: bytes) -> float | str | None:
     None: nothing; ``startup``: back to what the connection began with; else see ``wait_value``.
     """
     text = sql.decode("utf-8", "replace")
-    last = None
-    for last in (_MY_SET if DIALECTS[dialect] == "mariadb" else _PG_SET).finditer(text):
-        pass
-    if last is None:
+    found = list((_MY_SET if DIALECTS[dialect] == "mariadb" else _PG_SET).finditer(text))
+    if not found:
         return None
+    last = found[-1]
     if last.groupdict().get("reset"):
         return "startup"
     value = last["value"] or last["config"]

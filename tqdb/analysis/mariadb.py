@@ -137,7 +137,7 @@ def plain_statement(sql: str) -> dict | None:
     if head is None:
         return None
     rest = _STRING.sub("''", sql[head.end():])
-    if "@" in rest or "`" in rest and re.search(r"`\s*\(", rest) or not _known_calls(rest):
+    if "@" in rest or not _known_calls(rest):
         return None
     try:
         # sqlglot knows no REPLACE; but for that word it is an INSERT

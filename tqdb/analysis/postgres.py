@@ -189,7 +189,7 @@ _DENIED = re.compile(
 
 
 class _Names(Visitor):
-    """What a statement names; ``plain`` turns False at anything that a transaction of many might answer differently."""
+    """What a statement names; ``plain`` turns False at anything that may answer differently among others."""
 
     def __init__(self):
         super().__init__()

@@ -13,8 +13,8 @@ class Facts:
     """``ok`` or the reason for going alone (a label of ``tqdbproxy_individual_writes_total``).
 
     ``multi_row``: rows may be merged; ``wait_limit``: seconds that a write may be held, 0 for no limit of the
-    session's own; ``id_step``: distance of consecutive insert ids, 0 without an auto-increment column; ``byte_limit``: what
-    the server takes in one statement, 0 for no limit; ``why``: the same in words, for the log.
+    session's own; ``id_step``: distance of consecutive insert ids, 0 without an auto-increment column;
+    ``byte_limit``: what the server takes in one statement, 0 for no limit; ``why``: the same in words.
     """
 
     ok: bool

@@ -48,7 +48,8 @@ def _unhex(value: str | None) -> list[str]:
 
 def judge(verdict: Verdict, row: list[str | None]) -> Facts:
     (sql_mode, increment, packet, charset, completion, track_transaction, track_variables,
-     max_statement_time, engine, kind, options, triggers_size, triggers, may_see_triggers, auto_columns, defaults) = row
+     max_statement_time, engine, kind, options, triggers_size, triggers, may_see_triggers, auto_columns,
+     defaults) = row
     modes = set((sql_mode or "").split(","))
     if charset in UNSAFE_CHARSETS:
         return Facts(False, "charset", why=f"character_set_client is {charset}")

@@ -25,9 +25,19 @@ from tqdb.load.servers import (
 from tqdb.load.writers import Writers, insert_statements, prepare_table
 
 ROUNDS = 3
-SCENARIOS = ("write", "overhead")
+SCENARIOS = ("write", "forms", "overhead")
 PGBENCH_INSERT = (f"/* {HINT} */ INSERT INTO events (kind, source, data) VALUES ('click', 7, "
                   "'{\"page\": 1, \"ms\": 20}');\n")
+
+
+# hints with "=", because pgbench takes ":10" for a parameter of its own
+PGBENCH_BOUND = ("\\set k random(1, 100000)\n"
+                 f"/* {HINT.replace(':', '=')} */ INSERT INTO events (kind, source, data) VALUES ('click', :k, "
+                 "'{\"page\": 1, \"ms\": 20}');\n")
+PGBENCH_UPDATE = ("\\set k random(1, 100000)\n"
+                  f"/* {HINT.replace(':', '=')} */ UPDATE counters SET n = n + 1 WHERE id = :k;\n")
+FORMS = {"insert-extended": (PGBENCH_BOUND, "extended"), "insert-prepared": (PGBENCH_BOUND, "prepared"),
+         "update-simple": (PGBENCH_UPDATE, "simple"), "update-prepared": (PGBENCH_UPDATE, "prepared")}
 
 
 class PgBouncer(ThrowawayServer):
@@ -75,7 +85,8 @@ class Measurement:
                 "avg_batch": round(statistics.median(self.batches), 1) if self.batches else 1.0}
 
 
-def _pgbench(port: int, clients: int, seconds: float, script: str) -> tuple[float, tuple[float, float, float]]:
+def _pgbench(port: int, clients: int, seconds: float, script: str, protocol: str = "simple",
+             ) -> tuple[float, tuple[float, float, float]]:
     """``(transactions per second, (p50, p95, p99) in ms)`` of one pgbench run with one outstanding each."""
     program = postgres_tool("pgbench")
     if program is None:
@@ -84,7 +95,7 @@ def _pgbench(port: int, clients: int, seconds: float, script: str) -> tuple[floa
         path = os.path.join(directory, "script.sql")
         Path(path).write_text(script)
         done = subprocess.run(
-            [program, "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-n", "-c", str(clients), "-j", "1",
+            [program, "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-n", "-M", protocol, "-c", str(clients), "-j", "1",
              "-T", str(max(1, round(seconds))), "-f", path, "-l", "--log-prefix=lat", "--sampling-rate=0.05",
              "postgres"], capture_output=True, text=True, cwd=directory)
         found = re.search(r"tps = ([\d.]+)", done.stdout)
@@ -148,6 +159,27 @@ def write(seconds: float, step) -> list[dict]:
     return results
 
 
+def forms(seconds: float, step) -> list[dict]:
+    """256 connections on PostgreSQL: inserts in the extended protocol and prepared, updates by primary key."""
+    import psycopg
+    results = []
+    with Postgres().start() as server, Proxy(postgres=server).start() as proxy:
+        prepare_table("postgres", server)
+        with psycopg.connect(server.dsn(), autocommit=True) as admin:
+            admin.execute("CREATE TABLE counters (id int PRIMARY KEY, n int NOT NULL)")
+            admin.execute("INSERT INTO counters SELECT i, 0 FROM generate_series(1, 100000) i")
+        paths = {"direct": server.port, "batched": proxy.postgres_port}
+        for name, (script, protocol) in FORMS.items():
+            found = {path: Measurement(name, "postgres", path) for path in paths}
+            for _ in range(ROUNDS):
+                for path, port in paths.items():
+                    step(f"{name} postgres {path}")
+                    _batches_of(proxy, found[path],
+                                lambda p=port, s=script, m=protocol: _pgbench(p, 256, seconds, s, m))
+            results += [m.result() for m in found.values()]
+    return results
+
+
 def overhead(seconds: float, step) -> list[dict]:
     """``select 1`` on 64 connections: direct, relayed, and through PgBouncer in session mode if it is there."""
     with Postgres().start() as server, Proxy(postgres=server).start() as proxy:
@@ -185,7 +217,8 @@ def run(names: list[str], quick: bool, seconds: float | None, path: str | None) 
     seconds = seconds or (2 if quick else 5)
     console = Console()
     results: list[dict] = []
-    steps = ROUNDS * sum({"write": 4, "overhead": 3 if _which("pgbouncer") else 2}[n] for n in names)
+    turns = {"write": 4, "forms": 2 * len(FORMS), "overhead": 3 if _which("pgbouncer") else 2}
+    steps = ROUNDS * sum(turns[n] for n in names)
     with Progress(console=console) as progress:
         task = progress.add_task("starting", total=steps)
 
@@ -194,7 +227,7 @@ def run(names: list[str], quick: bool, seconds: float | None, path: str | None) 
             progress.advance(task)
 
         for name in names:
-            results += {"write": write, "overhead": overhead}[name](seconds, step)
+            results += {"write": write, "forms": forms, "overhead": overhead}[name](seconds, step)
     table = Table(title=f"{ROUNDS} rounds in turns, {seconds:g} s each, medians", title_justify="left")
     for column in ("scenario", "database", "path"):
         table.add_column(column)
@@ -207,6 +240,8 @@ def run(names: list[str], quick: bool, seconds: float | None, path: str | None) 
     for text, ratio in (
             ("PostgreSQL, batched against direct", _ratio(results, "write", "postgres", "batched", "direct")),
             ("MariaDB, batched against direct", _ratio(results, "write", "mariadb", "batched", "direct")),
+            *((f"PostgreSQL {name}, batched against direct", _ratio(results, name, "postgres", "batched", "direct"))
+              for name in FORMS),
             ("select 1, relayed against PgBouncer", _ratio(results, "overhead", "postgres", "relayed", "pgbouncer")),
             ("select 1, relayed against direct", _ratio(results, "overhead", "postgres", "relayed", "direct"))):
         if ratio is not None:
