@@ -96,8 +96,8 @@ def _pgbench(port: int, clients: int, seconds: float, script: str, protocol: str
         Path(path).write_text(script)
         done = subprocess.run(
             [program, "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-n", "-M", protocol, "-c", str(clients),
-             "-j", "1", "-T", str(max(1, round(seconds))), "-f", path, "-l", "--log-prefix=lat", "--sampling-rate=0.05",
-             "postgres"], capture_output=True, text=True, cwd=directory)
+             "-j", "1", "-T", str(max(1, round(seconds))), "-f", path, "-l", "--log-prefix=lat",
+             "--sampling-rate=0.05", "postgres"], capture_output=True, text=True, cwd=directory)
         found = re.search(r"tps = ([\d.]+)", done.stdout)
         if done.returncode or not found:
             raise TqdbError(f"pgbench failed: {done.stderr.strip()[-300:]}")
