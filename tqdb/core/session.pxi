@@ -611,7 +611,7 @@ cdef class Session(Endpoint):
         if self.tainted or self.temp or self.locks or self.uses_currval or not self.comparable():
             return R_SESSION_STATE
         if flags & (F_MULTI | F_UNSURE | F_EXEC_COMMENT | F_SETLIKE | F_TAINT | F_LAST_ID | F_TEMP
-                      | F_DIAGNOSTICS | F_CURRVAL):
+                    | F_DIAGNOSTICS | F_CURRVAL):
             return R_NOT_BATCHABLE
         if nmsg > self.engine.max_batch_bytes or ntuples > self.engine.max_batch_size:
             return R_OVERSIZE
