@@ -112,7 +112,8 @@ cdef class MySession(Session):
 
     cdef int sent_held(self) except -1:
         cdef int k
-        self.plain = True
+        if self.nwrites:
+            self.plain = True
         self.stale_diagnostics = False
         if self.held_statement is not None:
             # client libraries tell the types with the first execution; this one has told them to the server
@@ -508,9 +509,9 @@ cdef class MySession(Session):
         if statement is not None:
             statement.server_types = statement.types
             statement.long_data = False
+        self.plain = False
         if self.needs_restore(statement) and length <= self.engine.max_batch_bytes + 65536:
             return self.restore_first(p, MY_HEADER + length)
-        self.plain = False
         self.push_command(command)
         self.continued = length == MY_MAX_PACKET
         return self.relay_packet(p, n, length)
@@ -530,6 +531,7 @@ cdef class MySession(Session):
             self.out.append_bytes(my_error(1, 1153, "08S01", "Got a packet bigger than the proxy can complete"))
             self.finish()
             return 0
+        self.plain = False
         put_packet_header(header, longer, 0)
         statement.server_types = statement.types
         statement.long_data = False
@@ -540,7 +542,6 @@ cdef class MySession(Session):
             self.held.append_bytes(statement.types)
             self.restore_first(p + types_at + 1, MY_HEADER + length - types_at - 1)
             return MY_HEADER + length
-        self.plain = False
         self.push_command(COM_STMT_EXECUTE)
         self.forward(header, MY_HEADER)
         self.forward(p + MY_HEADER, types_at - MY_HEADER)
