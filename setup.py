@@ -1,4 +1,5 @@
-"""Builds the compiled parts: ``tqdb/_core`` (the proxy's hot path) and ``tqdb/load/_gen`` (the load generator).
+"""Builds the compiled parts: ``tqdb/_core`` (the proxy's hot path), ``tqdb/load/_gen`` and ``tqdb/load/_null`` (the
+load generator and the null backend).
 
 ``TQDB_DEBUG=1`` compiles with bounds checks, line tracing and C assertions; ``make debug`` sets it.
 """
@@ -20,7 +21,8 @@ extensions = [
         depends=glob("tqdb/core/*.pxi"),
         extra_compile_args=FLAGS,
     ),
-    Extension("tqdb.load._gen", ["tqdb/load/_gen.pyx"], extra_compile_args=FLAGS),
+    *(Extension(f"tqdb.load.{name}", [f"tqdb/load/{name}.pyx"], depends=["tqdb/load/epoll.pxd"],
+                extra_compile_args=FLAGS) for name in ("_gen", "_null")),
 ]
 
 setup(

@@ -46,9 +46,14 @@ def demo(args) -> int:
 
 
 def bench(args) -> int:
+    if args.null_backend:
+        from tqdb.load.null import serve as serve_null
+
+        return serve_null(args.null_backend, args.port)
     from tqdb.load.bench import run
 
-    return run(args.scenario, args.quick, args.seconds, args.json)
+    return run(args.scenario, args.quick, args.seconds, args.json, args.pictures, args.target, args.slow_disk,
+               args.server)
 
 
 def locust(args) -> int:
@@ -87,10 +92,20 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--once", action="store_true", help="end after the table instead of staying up")
 
     sub = command("bench", bench, "run the benchmark suite on throwaway servers")
-    sub.add_argument("scenario", nargs="*", metavar="SCENARIO", help="write, overhead; default: all")
-    sub.add_argument("--quick", action="store_true", help="short runs")
-    sub.add_argument("--seconds", type=_positive, metavar="N", help="length of each measurement")
+    sub.add_argument("scenario", nargs="*", metavar="SCENARIO", help="write, forms, window, clients, mix, overhead, "
+                     "null, extreme, slow-disk, generator, engine; default: all")
+    sub.add_argument("--quick", action="store_true", help="one short round of each")
+    sub.add_argument("--seconds", type=_positive, metavar="N", help="length of each measurement (default 1.5)")
     sub.add_argument("--json", metavar="FILE", help="write the results to FILE")
+    sub.add_argument("--pictures", metavar="DIR", help="draw PNG pictures into DIR (needs matplotlib)")
+    sub.add_argument("--target", metavar="NAME", help="of the scenario write only this target: 1k, 10k, 100k, 1m")
+    sub.add_argument("--slow-disk", type=float, default=0.0, metavar="MS", help="let every commit of the throwaway "
+                     "servers take MS milliseconds longer")
+    sub.add_argument("--server", action="append", default=[], metavar="URL", help="measure with this server instead "
+                     "of a throwaway one: postgresql://user@host:port/db or mysql://user@host:port; the schema or "
+                     "database tqdb_bench is made there and dropped again; may be given twice")
+    sub.add_argument("--null-backend", choices=("postgres", "mariadb"), help=argparse.SUPPRESS)
+    sub.add_argument("--port", type=int, help=argparse.SUPPRESS)
 
     sub = command("locust", locust, "Locust with the shipped locustfiles; all of Locust's own options")
     sub.add_argument("arguments", nargs=argparse.REMAINDER, metavar="…", help="Locust's options; --host is a "

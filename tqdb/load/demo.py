@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from tqdb.load.messages import insert
 from tqdb.load.servers import MariaDB, Postgres, Proxy
-from tqdb.load.writers import Writers, count_rows, insert_statements, prepare_table
+from tqdb.load.targets import Target
+from tqdb.load.writers import Writers
 
 HINT = "max_wait_ms:10 file:demo.py line:1"
 LABELS = {"postgres": "PostgreSQL", "mariadb": "MariaDB"}
@@ -52,15 +54,15 @@ def _table(rows: list[Row], title: str) -> Table:
     return table
 
 
-def _measure(protocol: str, server, proxy: Proxy, row: Row, seconds: float, connections: int, show) -> None:
+def _measure(target: Target, proxy: Proxy, row: Row, seconds: float, connections: int, show) -> None:
     batched = row.path == "batched"
-    port = getattr(proxy, f"{protocol}_port") if batched else server.port
+    port = getattr(proxy, f"{target.protocol}_port") if batched else None
     row.state = "connecting"
     show()
-    writers = Writers(protocol, server, port, connections)
+    writers = Writers(target, port, connections)
     try:
         before = _operations(proxy)
-        generator = writers.start(insert_statements(HINT), seconds)
+        generator = writers.start(insert(target.protocol, HINT), seconds)
         row.state = "writing"
         last, last_at = 0, time.monotonic()
         while writers.thread.is_alive():
@@ -86,25 +88,26 @@ def run(seconds: float, once: bool, connections: int) -> int:
     """Runs the demonstration; returns the exit code."""
     console = Console()
     servers: dict[str, object] = {}
+    targets: dict[str, Target] = {}
     proxies: dict[str, Proxy] = {}
     try:
         for protocol, make in (("postgres", Postgres), ("mariadb", MariaDB)):
             with console.status(f"starting a throwaway {LABELS[protocol]} server and a proxy before it"):
                 servers[protocol] = make().start()
                 proxies[protocol] = Proxy(**{protocol: servers[protocol]}).start()
-                prepare_table(protocol, servers[protocol])
+                targets[protocol] = Target.of(servers[protocol]).make()
         rows = [Row(LABELS[p], path) for p in servers for path in ("direct", "batched")]
         title = f"{connections} connections, one single-row INSERT after the other on each, {seconds:g} s a run"
         with Live(_table(rows, title), console=console, refresh_per_second=8) as live:
             show = lambda: live.update(_table(rows, title))  # noqa: E731
             for i, protocol in enumerate(servers):
                 for row in rows[2 * i:2 * i + 2]:
-                    _measure(protocol, servers[protocol], proxies[protocol], row, seconds, connections, show)
+                    _measure(targets[protocol], proxies[protocol], row, seconds, connections, show)
         if not console.is_terminal:
             console.print()         # a live table leaves the cursor behind its last line there
         for i, protocol in enumerate(servers):
             direct, batched = rows[2 * i:2 * i + 2]
-            found = count_rows(protocol, servers[protocol])
+            found = targets[protocol].rows()
             sent = direct.writes + batched.writes
             console.print(
                 f"[bold]{LABELS[protocol]}[/bold]: {batched.per_second / max(direct.per_second, 1):.1f} times the "
@@ -114,31 +117,31 @@ def run(seconds: float, once: bool, connections: int) -> int:
                 console.print("[red]the table and the acknowledged writes differ[/red]")
                 return 1
         if not once:
-            _stay(console, servers, proxies)
+            _stay(console, targets, proxies)
         return 0
     finally:
         for thing in [*proxies.values(), *servers.values()]:
             thing.stop()
 
 
-def _stay(console: Console, servers: dict, proxies: dict[str, Proxy]) -> None:
+def _stay(console: Console, targets: dict[str, Target], proxies: dict[str, Proxy]) -> None:
     """Keeps servers and proxies up for a look around, until Ctrl-C."""
     console.print()
     for protocol, proxy in proxies.items():
         port = getattr(proxy, f"{protocol}_port")
         client = (f"psql 'host=127.0.0.1 port={port} user=postgres dbname=postgres'" if protocol == "postgres"
-                  else f"mariadb -h 127.0.0.1 -P {port} -u root load")
+                  else f"mariadb -h 127.0.0.1 -P {port} -u root tqdb_bench")
         console.print(f"{LABELS[protocol]} through the proxy: {client}", soft_wrap=True)
         console.print(f"  dashboard: http://127.0.0.1:{proxy.metrics_port}/", soft_wrap=True)
     console.print("A small load keeps the dashboards alive. Ctrl-C ends everything.")
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    writers = [Writers(p, servers[p], getattr(proxies[p], f"{p}_port"), 8) for p in servers]
+    writers = [Writers(targets[p], getattr(proxies[p], f"{p}_port"), 8) for p in targets]
     try:
         while not ended.is_set():
             for w in writers:
-                w.start(insert_statements(HINT, 64), 0.2)
+                w.start(insert(w.protocol, HINT), 0.2)
             for w in writers:
                 w.wait()
             ended.wait(0.5)

@@ -25,6 +25,11 @@ PORTS = range(10000, 32768)     # below those that the kernel gives to outgoing 
 UNPRIVILEGED = ("postgres", "mysql", "nobody")
 
 
+def tqdb_command() -> list[str]:
+    """The command line of this program."""
+    return [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "tqdb"]
+
+
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on now, and that no outgoing connection takes meanwhile."""
     while True:
@@ -102,13 +107,14 @@ class ThrowawayServer(ABC):
         if self.account is not None:
             os.chown(self.directory, self.account.pw_uid, self.account.pw_gid)
         self.process: subprocess.Popen | None = None
+        self.environment: dict[str, str] = {}       # of the server's process, beside the usual
         self.log = open(os.path.join(self.directory, "server.log"), "ab")
 
-    def _as_account(self) -> dict:
+    def _as_account(self, **environment: str) -> dict:
         if self.account is None:
-            return {}
+            return {"env": {**os.environ, **environment}}
         return {"user": self.account.pw_uid, "group": self.account.pw_gid, "extra_groups": [],
-                "env": {**os.environ, "HOME": self.directory, "TMPDIR": self.directory}}
+                "env": {**os.environ, "HOME": self.directory, "TMPDIR": self.directory, **environment}}
 
     def _run(self, *command: str) -> None:
         done = subprocess.run(command, stdout=self.log, stderr=subprocess.STDOUT, cwd=self.directory,
@@ -119,7 +125,7 @@ class ThrowawayServer(ABC):
     def _spawn(self, *command: str) -> None:
         self.process = subprocess.Popen(
             dying_with_parent(*command), stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            cwd=self.directory, start_new_session=True, **self._as_account())
+            cwd=self.directory, start_new_session=True, **self._as_account(**self.environment))
 
     def tail(self, lines: int = 15) -> str:
         self.log.flush()
@@ -246,14 +252,13 @@ class MariaDB(ThrowawayServer):
     def connect(self, port: int | None = None, **options):
         import pymysql
         return pymysql.connect(**{"host": "127.0.0.1", "port": port or self.port, "user": "root",
-                                  "autocommit": True, **options})
+                                  "autocommit": True, "ssl_disabled": True, **options})
 
 
 class Proxy:
-    """``tqdb serve`` as a process of its own, before the given servers; ``command`` says which tqdb."""
+    """``tqdb serve`` as a process of its own, before servers with an ``address``; ``command`` says which tqdb."""
 
-    def __init__(self, postgres: Postgres | None = None, mariadb: MariaDB | None = None,
-                 command: list[str] | None = None, config: str = ""):
+    def __init__(self, postgres=None, mariadb=None, command: list[str] | None = None, config: str = ""):
         self.postgres_port = free_port()
         self.mariadb_port = free_port()
         self.metrics_port = free_port()
@@ -267,7 +272,7 @@ class Proxy:
                          f"[{name}.main]\nprimary = {server.address}\n")
         Path(self.path).write_text(text + config)
         self.log_path = os.path.join(self.directory, "proxy.log")
-        self.command = command or [sys.executable, "-m", "tqdb"]
+        self.command = command or tqdb_command()
         self.process: subprocess.Popen | None = None
 
     def start(self):
