@@ -6,14 +6,16 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
 ARGS ?=
-CORE := setup.py $(wildcard tqdb/*.pyx tqdb/core/*.pxi tqdb/load/*.pyx)
+CORE := setup.py $(wildcard tqdb/*.pyx tqdb/core/*.pxi tqdb/load/*.pyx tqdb/load/*.pxd)
+BENCH := TQDB_SLOWSYNC=build/slowsync.so $(VENV)/bin/tqdb bench --pictures bench-results
 DEBUG ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-drivers lint bench locust binary clean debug system
+.PHONY: help run build test test-drivers lint bench bench-1k bench-10k bench-100k bench-1m bench-all \
+	locust locust-headless binary clean debug
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: build  ## show the product: direct against batched on throwaway servers (ARGS=--once to end by itself)
 	@scripts/ensure-system servers
@@ -21,9 +23,10 @@ run: build  ## show the product: direct against batched on throwaway servers (AR
 
 build: $(VENV)/.built  ## virtual environment, compiled core, the command .venv/bin/tqdb
 
-test: build $(VENV)/.dev $(VENV)/.drivers  ## the test suite, on throwaway servers (ARGS are pytest's)
+test: build $(VENV)/.dev $(VENV)/.drivers build/slowsync.so  ## the test suite, on throwaway servers (ARGS are pytest's)
 	@scripts/ensure-system servers
 	@scripts/ensure-system tools
+	@scripts/ensure-system browser
 	@$(VENV)/bin/pytest $(ARGS)
 
 test-drivers: build $(VENV)/.dev $(VENV)/.drivers  ## the tests with drivers, those of Node too
@@ -34,27 +37,38 @@ test-drivers: build $(VENV)/.dev $(VENV)/.drivers  ## the tests with drivers, th
 
 lint: build $(VENV)/.dev  ## ruff, cython-lint, import-linter
 	@$(VENV)/bin/ruff check .
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/cython-lint tqdb/_core.pyx tqdb/core/*.pxi tqdb/load/_gen.pyx
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/cython-lint tqdb/_core.pyx tqdb/core/*.pxi tqdb/load/*.pyx tqdb/load/*.pxd
 	@$(VENV)/bin/lint-imports --no-cache
 
-bench: build  ## the benchmark suite (ARGS="overhead --quick", for instance)
-	@scripts/ensure-system servers
-	@scripts/ensure-system tools
-	@mkdir -p bench-results
-	@$(VENV)/bin/tqdb bench --json bench-results/bench.json $(ARGS)
+bench: $(VENV)/.bench  ## the benchmark suite, six minutes; tables, JSON and pictures in bench-results/
+	@$(BENCH) --json bench-results/bench.json $(ARGS)
 
-locust: build $(VENV)/.locust  ## Locust's web page with the shipped locustfiles (ARGS are Locust's)
-	@$(VENV)/bin/tqdb locust $(ARGS)
+bench-1k bench-10k bench-100k bench-1m: bench-%: $(VENV)/.bench  ## one target of the scenario write
+	@$(BENCH) write --target $* --json bench-results/$@.json $(ARGS)
+
+bench-all: $(VENV)/.bench  ## the suite with five seconds for each measurement, twenty minutes
+	@$(BENCH) --seconds 5 --json bench-results/bench-all.json $(ARGS)
+
+locust: build $(VENV)/.locust  ## Locust's web page before throwaway servers (ARGS="--host URL" for your own)
+	@scripts/ensure-system servers
+	@$(VENV)/bin/tqdb locust $(if $(findstring --host,$(ARGS)),,--throwaway) $(ARGS)
+
+locust-headless: build $(VENV)/.locust  ## a minute of Locust without its web page; HTML and CSV in bench-results/
+	@scripts/ensure-system servers
+	@mkdir -p bench-results
+	@$(VENV)/bin/tqdb locust $(if $(findstring --host,$(ARGS)),,--throwaway) --headless -u 50 -r 50 -t 60s \
+		--only-summary --html bench-results/locust.html --csv bench-results/locust $(ARGS)
 
 binary: build $(VENV)/.locust $(VENV)/.binary  ## one executable, dist/tqdb
 	@$(VENV)/bin/pyinstaller --noconfirm --log-level WARN packaging/tqdb.spec
 
 debug:  ## build with bounds checks, line tracing and C assertions
-	@rm -f tqdb/_core.c tqdb/load/_gen.c $(VENV)/.built
+	@rm -f tqdb/_core.c tqdb/load/_gen.c tqdb/load/_null.c $(VENV)/.built
 	@TQDB_DEBUG=1 $(MAKE) build
 
 clean:  ## remove everything that was built
-	rm -rf $(VENV) build dist bench-results tqdb.egg-info tqdb/*.so tqdb/load/*.so tqdb/_core.c tqdb/load/_gen.c
+	rm -rf $(VENV) build dist bench-results tqdb.egg-info tqdb/*.so tqdb/load/*.so tqdb/_core.c \
+		tqdb/load/_gen.c tqdb/load/_null.c
 
 $(VENV)/.deps: pyproject.toml constraints.txt
 	@scripts/ensure-system python "$(PYTHON)"
@@ -82,6 +96,17 @@ $(VENV)/.drivers: $(VENV)/.dev
 		echo "tqdb: mysqlclient cannot be built here, its tests are skipped"
 	@rm -f build.log
 	@touch $@
+
+$(VENV)/.bench: $(VENV)/.built build/slowsync.so
+	@scripts/ensure-system servers
+	@scripts/ensure-system tools
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[bench]'
+	@touch $@
+
+# a disk with slow commits, preloaded into throwaway servers by benchmarks and never into anything else
+build/slowsync.so: tqdb/load/slowsync.c
+	@mkdir -p build
+	@cc -O2 -shared -fPIC -o $@ $< -ldl
 
 $(VENV)/.locust: $(VENV)/.built
 	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[locust]'

@@ -1,43 +1,150 @@
-"""The load generator, the demonstration and the benchmarks do what they say."""
+"""The load generator, the null backend, the demonstration and the benchmarks do what they say."""
 
 import json
 import os
+import socket
 import subprocess
+import threading
+import time
 
 import pytest
+from tqdb.load._gen import Generator
 
-from tqdb.errors import TqdbError
-from tqdb.load.locust import arguments
-from tqdb.load.writers import Writers, count_rows, insert_statements, prepare_table
+from tqdb.errors import ConfigError, TqdbError
+from tqdb.load import engine, messages
+from tqdb.load.bench import ALL
+from tqdb.load.measure import Sample, result
+from tqdb.load.null import NullServer
+from tqdb.load.scenarios import SCENARIOS, Case
+from tqdb.load.targets import Target
+from tqdb.load.usage import busiest, cpu_seconds
+from tqdb.load.writers import Writers
 
 BENCH_KEYS = {"scenario", "database", "path", "target_per_s", "writes_per_s", "p50_ms", "p95_ms", "p99_ms",
               "avg_batch"}
+PROTOCOLS = ("postgres", "mariadb")
 
 
-@pytest.mark.parametrize("protocol", ["postgres", "mariadb"])
-def test_the_generator_counts_what_the_database_keeps(request, proxy, protocol):
-    server = request.getfixturevalue(protocol)
-    prepare_table(protocol, server)
-    for port in (server.port, getattr(proxy, f"{protocol}_port")):
-        before = count_rows(protocol, server)
-        writers = Writers(protocol, server, port, 20)
-        writers.start(insert_statements("max_wait_ms:5"), 0.5)
-        generator = writers.wait()
+@pytest.fixture(params=PROTOCOLS)
+def target(request):
+    made = Target.of(request.getfixturevalue(request.param)).make()
+    yield made
+    made.drop()
+
+
+def play(target, port, workload, seconds=0.5, connections=8, **options) -> Generator:
+    writers = Writers(target, port, connections)
+    try:
+        writers.start(workload, seconds, **options)
+        return writers.wait()
+    finally:
         writers.close()
+
+
+@pytest.mark.parametrize("options", [{}, {"depth": 5}, {"rate": 500.0}, {"rate": 4000.0, "depth": 3}], ids=str)
+def test_the_generator_counts_what_the_database_keeps(target, proxy, options):
+    for port in (None, getattr(proxy, f"{target.protocol}_port")):
+        before = target.rows()
+        generator = play(target, port, messages.insert(target.protocol, "max_wait_ms:5"), **options)
         assert generator.done > 0
-        assert count_rows(protocol, server) - before == generator.done
+        assert generator.done == sum(n for _, n in generator.drain()) == target.rows() - before
+        assert generator.in_time <= generator.done == generator.issued
         assert 0 < generator.percentile(0.5) <= generator.percentile(0.99)
+        assert generator.drain() == []
+        if "rate" in options:
+            assert generator.issued + generator.late == pytest.approx(options["rate"] * generator.elapsed, abs=1)
 
 
-@pytest.mark.parametrize("protocol", ["postgres", "mariadb"])
-def test_the_generator_tells_failures(request, protocol):
-    server = request.getfixturevalue(protocol)
-    prepare_table(protocol, server)
-    writers = Writers(protocol, server, server.port, 2)
-    writers.start(["INSERT INTO missing VALUES (1)"], 0.1)
-    with pytest.raises(TqdbError, match="writes failed"):
-        writers.wait()
-    writers.close()
+@pytest.mark.parametrize("form", messages.FORMS)
+def test_every_form_writes_the_same_values(target, form):
+    generator = play(target, None, messages.insert(target.protocol, "", form, count=20), connections=1)
+    rows = target.execute(f"SELECT kind, source, data, count(*) FROM {messages.SPACE}.events GROUP BY 1, 2, 3")
+    assert len(rows) == 20 and sum(r[3] for r in rows) == generator.done
+    assert all(kind == "click" and json.loads(data)["page"] == source * 7 % 1000 for kind, source, data, _ in rows)
+
+
+@pytest.mark.parametrize("form", messages.FORMS)
+def test_updates_count(target, form):
+    generator = play(target, None, messages.update(target.protocol, "", form))
+    assert target.execute(f"SELECT sum(n) FROM {messages.SPACE}.counters")[0][0] == generator.done
+
+
+def test_reads_and_writes_mixed(target, proxy):
+    workload = messages.mix(target.protocol, "max_wait_ms:2", count=100)
+    generator = play(target, getattr(proxy, f"{target.protocol}_port"), workload, connections=4)
+    assert generator.done > 0 and target.rows() == pytest.approx(generator.done / 2, abs=4 * 10)
+
+
+def test_failures_are_told_in_the_servers_words(target):
+    workload = messages.workload(target.protocol, "INSERT INTO missing.things VALUES ({})", [(1,)])
+    with pytest.raises(TqdbError, match=r"writes failed under load: .*missing"):
+        play(target, None, workload, 0.1)
+
+
+def test_a_late_answer_counts_from_when_the_statement_was_due():
+    """Open loop: a server that is silent for a while makes everything late that was due meanwhile."""
+    ours, theirs = socket.socketpair()
+    ready = b"C\0\0\0\x0dINSERT 0\0" + b"Z\0\0\0\5I"
+    message = messages.text("postgres", "INSERT")
+    generator = Generator([ours.fileno()], [message], "postgres", 1, 100.0)
+    runner = threading.Thread(target=generator.run, args=(60,))
+    runner.start()
+    received = theirs.recv(100)
+    assert received == message
+    # one statement is under way and no room for more: a hundred become due in the next second
+    time.sleep(1.0)
+    theirs.send(ready)
+    for _ in range(20):
+        assert theirs.recv(100) == message
+        theirs.send(ready)
+    generator.stop()
+    theirs.close()
+    runner.join(60)
+    ours.close()
+    assert generator.percentile(0.9) > 500      # milliseconds: they waited for their turn, and that is counted
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_null_backend_keeps_count(protocol, start_proxy):
+    with NullServer(protocol) as server:
+        target = server.start().target()
+        proxy = start_proxy(**{protocol: target})
+        workload = messages.insert(protocol, "max_wait_ms:5")
+        for port in (None, getattr(proxy, f"{protocol}_port")):
+            before = target.rows()
+            assert play(target, port, workload, depth=4).done == target.rows() - before > 0
+        stats = proxy.stats()
+        assert stats["batched_writes_total"] > 10 * stats["batches_total"] > 0
+
+
+def test_the_engine_in_process_answers_every_write():
+    results = engine.run(0.05, lambda text, advance: None)
+    assert {r["database"] for r in results} == set(PROTOCOLS)
+    assert all(r["writes_per_s"] > 0 and r["avg_batch"] == 1000 for r in results)
+
+
+def test_cpu_time_of_this_process_grows():
+    before = cpu_seconds(os.getpid())
+    while cpu_seconds(os.getpid()) == before:
+        pass
+    assert busiest({"client": 0.1, "proxy": 0.7}) == "proxy (0.70 cores)"
+    assert "cores busy" in busiest({"proxy": float(os.cpu_count())})
+
+
+def test_a_target_that_is_not_reached_is_said():
+    case = Case("write", "target 1k", "postgres", messages.Workload([]), ("direct",), 1, rate=1000)
+    assert result(case, "direct", [Sample(900, (1, 2, 3))])["reached"] is False
+    assert result(case, "direct", [Sample(990, (1, 2, 3)), Sample(960, (1, 2, 3))])["reached"] is True
+
+
+def test_urls():
+    target = Target.from_url("postgresql://me:p%40ss@[::1]:6000/db")
+    assert (target.protocol, target.host, target.port, target.user, target.password, target.database) == (
+        "postgres", "::1", 6000, "me", "p@ss", "db")
+    assert target.address == "[::1]:6000"
+    assert Target.from_url("mysql://root@h").port == 3306
+    with pytest.raises(ConfigError, match="not a database URL"):
+        Target.from_url("http://x")
 
 
 def run(command, *args):
@@ -53,17 +160,53 @@ def test_demo(command):
 
 
 def test_bench(command, tmp_path):
+    """All of the suite that needs no server of its own kind is run elsewhere; this is one scenario, whole."""
     path = tmp_path / "bench.json"
-    done = run(command, "bench", "overhead", "--seconds", "1", "--json", str(path))
+    done = run(command, "bench", "write", "--target", "10k", "--quick", "--json", str(path), "--pictures",
+               str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads(path.read_text())
-    assert {"direct", "relayed"} <= {r["path"] for r in results}
+    assert {(r["database"], r["path"]) for r in results} >= {(d, p) for d in PROTOCOLS for p in ("direct", "batched")}
     assert all(r.keys() >= BENCH_KEYS and r["writes_per_s"] > 0 for r in results)
+    batched = [r for r in results if r["path"] == "batched"]
+    assert all(r["avg_batch"] > 1 and r["cpu_us_per_write"].keys() == {"client", "proxy", "database"}
+               for r in batched)
+    assert (tmp_path / "write.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_locustfile_fits_the_host():
-    assert arguments(["--host", "mysql://root@h/d"])[1].endswith("locustfiles/mariadb.py")
-    assert arguments(["--host=postgresql://u@h/d", "-u", "5"])[1].endswith("locustfiles/postgres.py")
-    assert arguments(["-f", "mine.py"]) == ["-f", "mine.py"]
-    with pytest.raises(TqdbError, match="not a database URL"):
-        arguments(["--host", "http://x"])
+def test_bench_with_a_server_of_the_users(command, postgres, tmp_path):
+    url = f"postgresql://postgres@127.0.0.1:{postgres.port}/postgres"
+    path = tmp_path / "bench.json"
+    done = run(command, "bench", "overhead", "mix", "--quick", "--server", url, "--json", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {r["database"] for r in json.loads(path.read_text())} == {"postgres"}
+    left = Target.from_url(url).execute("SELECT count(*) FROM pg_namespace WHERE nspname = 'tqdb_bench'")
+    assert left == [(0,)]
+
+
+@pytest.mark.parametrize("args, words", [
+    (["nonsense"], "unknown scenario 'nonsense'; allowed: write"),
+    (["write", "--target", "5k"], "unknown target '5k'; allowed: 1k"),
+    (["write", "--slow-disk", "5"], "a slow disk needs the library"),
+    (["write", "--server", "ftp://x"], "'ftp://x' is not a database URL"),
+])
+def test_bench_says_what_is_wrong(command, args, words):
+    done = subprocess.run([*command, "bench", *args], capture_output=True, text=True, timeout=60,
+                          env={k: v for k, v in os.environ.items() if k != "TQDB_SLOWSYNC"})
+    assert done.returncode == 2 and words in done.stderr
+
+
+def test_a_slow_disk_is_slow():
+    shim = os.path.abspath("build/slowsync.so")
+    assert os.path.exists(shim), "make build/slowsync.so"
+    code = ("import os, time\nf = os.open('/dev/null', os.O_WRONLY)\nstart = time.monotonic()\n"
+            "try: os.fdatasync(f)\nexcept OSError: pass\nprint(time.monotonic() - start)")
+    done = subprocess.run(["python3", "-c", code], capture_output=True, text=True, check=True, timeout=60,
+                          env={**os.environ, "LD_PRELOAD": shim, "TQDB_SLOW_COMMIT_US": "50000"})
+    assert float(done.stdout) >= 0.05
+
+
+def test_scenarios_are_all_known():
+    assert set(ALL) == set(SCENARIOS) | {"engine"}
+    for make in SCENARIOS.values():
+        assert make.__doc__ and make(0, None)

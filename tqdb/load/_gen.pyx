@@ -210,7 +210,7 @@ cdef class Generator:
         cdef int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK)
         cdef uint64_t expirations
         cdef uint32_t i
-        cdef int n, k
+        cdef int n, k, _k
         cdef double used = thread_cpu()
         cdef double start = monotonic()
         cdef double end = start + seconds
@@ -226,7 +226,7 @@ cdef class Generator:
             if self.rate:
                 self._has_room(i)
             else:
-                for k in range(<int>self.depth):
+                for _k in range(<int>self.depth):
                     self._assign(i, now)
         if not self.rate:
             self._push_touched()

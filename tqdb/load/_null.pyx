@@ -5,10 +5,9 @@ understands the statements of the load generator and what the proxy makes of the
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcmp
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy, memmove
+from libc.string cimport memchr, memcpy, memmove
 
 import struct
 
@@ -124,7 +123,8 @@ cdef int kind_of(const uint8_t* p, Py_ssize_t n) noexcept nogil:
     return K_OTHER
 
 
-cdef Py_ssize_t next_statement(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int* kind, uint64_t* tuples) noexcept nogil:
+cdef Py_ssize_t next_statement(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int* kind,
+                               uint64_t* tuples) noexcept nogil:
     """Reads the statement at ``i`` up to its semicolon or the end; returns where the next one begins."""
     cdef const uint8_t* close
     cdef int depth = 0

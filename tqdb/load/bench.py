@@ -85,7 +85,8 @@ def _findings(results: list[dict]) -> list[str]:
         by_path = {r["path"]: r for r in group}
         direct, batched = by_path.get("direct"), by_path.get("batched")
         if direct and batched and not batched["target_per_s"]:
-            found.append(f"{', '.join(key)}: {batched['writes_per_s'] / max(1, direct['writes_per_s']):.2f} times direct")
+            ratio = batched["writes_per_s"] / max(1, direct["writes_per_s"])
+            found.append(f"{', '.join(key)}: {ratio:.2f} times direct")
         if "pgbench" in by_path and direct:
             ratio = direct["writes_per_s"] / max(1, by_path["pgbench"]["writes_per_s"])
             found.append(f"{', '.join(key)}: the generator reaches {ratio:.2f} times pgbench's rate")
@@ -121,7 +122,8 @@ def _run(console: Console, names: list[str], cases: list[Case], seconds: float, 
                 for i in indices:
                     case = cases[i]
                     rounds = 1 if quick else case.rounds
-                    step(f"{case.scenario}: {protocol}, {case.label}", rounds * (len(case.paths) - len(stage.paths(case))))
+                    missing = len(case.paths) - len(stage.paths(case))
+                    step(f"{case.scenario}: {protocol}, {case.label}", rounds * missing)
                     results.append((ALL.index(case.scenario) * 1000 + i, run_case(stage, case, seconds, rounds, step)))
             finally:
                 stage.close()
@@ -144,7 +146,7 @@ def run(names: list[str], quick: bool, seconds: float | None, json_path: str | N
     if target is not None and target not in TARGETS:
         raise ConfigError(f"bench: unknown target '{target}'; allowed: {', '.join(TARGETS)}")
     if pictures:
-        from tqdb.load.pictures import draw         # says so at once where matplotlib is missing
+        from tqdb.load.pictures import draw  # says so at once where matplotlib is missing
     given = {t.protocol: t for t in map(Target.from_url, urls)}
     console = Console()
     if not names:

@@ -131,6 +131,6 @@ def run(seconds: float, step) -> list[dict]:
                 "writes_per_s": round(per_second, 1), "reached": None, "p50_ms": 0.0, "p95_ms": 0.0, "p99_ms": 0.0,
                 "avg_batch": round(done / turns, 1), "aggregation_factor": round(done / turns, 1),
                 "cpu_us_per_write": {"proxy": round(used / done * 1e6, 3)}, "cores": {"proxy": 1.0},
-                "busiest": "proxy (1.00 cores)", "memory_mib": {}, "connections": count, "depth": each, "commit_ms": 0.0,
-                "at": "", "rounds": [round(per_second, 1)]})
+                "busiest": "proxy (1.00 cores)", "memory_mib": {}, "connections": count, "depth": each,
+                "commit_ms": 0.0, "at": "", "rounds": [round(per_second, 1)]})
     return results

@@ -79,9 +79,9 @@ def comment(hint: str) -> str:
 
 def insert(protocol: str, hint: str, form: str = "simple", count: int = DISTINCT_MESSAGES) -> Workload:
     """Single-row inserts that differ in their values; ``hint`` is put in front as a comment unless empty."""
-    rows = [("click", n, '{"page": %d, "ms": %d}' % (n * 7 % 1000, n * 13 % 97)) for n in range(count)]
-    return workload(protocol, f"{comment(hint)}INSERT INTO {SPACE}.events (kind, source, data) VALUES ({{}}, {{}}, {{}})",
-                    rows, form)
+    rows = [("click", n, f'{{"page": {n * 7 % 1000}, "ms": {n * 13 % 97}}}') for n in range(count)]
+    columns = f"INSERT INTO {SPACE}.events (kind, source, data)"
+    return workload(protocol, f"{comment(hint)}{columns} VALUES ({{}}, {{}}, {{}})", rows, form)
 
 
 def update(protocol: str, hint: str, form: str = "simple", count: int = 8 * DISTINCT_MESSAGES) -> Workload:

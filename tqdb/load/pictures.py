@@ -13,8 +13,8 @@ except ImportError:
     raise ConfigError("bench: --pictures needs matplotlib; pip install 'tqdb[bench]'") from None
 
 NAMES = {"postgres": "PostgreSQL", "mariadb": "MariaDB"}
-COLOURS = {"direct": "#9aa5b1", "batched": "#1f77b4", "relayed": "#7fb3dc", "pgbouncer": "#d98c3f", "haproxy": "#c9b458",
-           "proxysql": "#a979b0", "null": "#1f77b4"}
+COLOURS = {"direct": "#9aa5b1", "batched": "#1f77b4", "relayed": "#7fb3dc", "pgbouncer": "#d98c3f",
+           "haproxy": "#c9b458", "proxysql": "#a979b0", "null": "#1f77b4"}
 PARTS = {"client": "#c8ccd2", "proxy": "#1f77b4", "database": "#d9534f", "null backend": "#d9534f"}
 
 

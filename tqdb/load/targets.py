@@ -90,6 +90,14 @@ class Target:
             raise TqdbError(f"{self.address}: cannot make the {kind.lower()} {SPACE} and its tables: {e}") from e
         return self
 
+    def ensure(self) -> "Target":
+        """Makes the tables where they are missing; they are left there."""
+        try:
+            self.execute(f"SELECT 1 FROM {SPACE}.events WHERE 1 = 0")
+        except Exception:
+            self.make()
+        return self
+
     def drop(self) -> None:
         """Takes away what ``make`` made."""
         if self.made:
