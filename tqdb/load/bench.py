@@ -69,9 +69,9 @@ def _tables(console: Console, results: list[dict], note: str) -> None:
         table = Table(title=f"[bold]{scenario}, {database}[/bold]: {text.splitlines()[0]}", title_justify="left",
                       title_style="", box=SIMPLE, padding=(0, 1, 0, 0))
         for column in ("load", "path"):
-            table.add_column(column, no_wrap=True)
+            table.add_column(column, no_wrap=column == "path")
         for column in WIDE_COLUMNS if wide else NARROW_COLUMNS:
-            table.add_column(column, justify="right")
+            table.add_column(column, justify="right", no_wrap=True)
         for r in group:
             table.add_row(*_row(r, wide), style="bold" if r["path"] in ("batched", "engine") else "")
         console.print(table)

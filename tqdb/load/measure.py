@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import statistics
 import subprocess
 import tempfile
@@ -106,20 +107,23 @@ def _pgbench(target: Target, case: Case, seconds: float) -> Sample:
     with tempfile.TemporaryDirectory(prefix="tqdb-bench-") as directory:
         path = os.path.join(directory, "script.sql")
         Path(path).write_text(script)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
             [postgres_tool("pgbench"), "-h", target.host, "-p", str(target.port), "-U", target.user, "-n",
              "-c", str(case.connections), "-j", "1", "-T", str(max(1, round(seconds))), "-f", path, "-l",
              "--log-prefix=lat", "--sampling-rate=0.1", target.database],
             capture_output=True, text=True, cwd=directory, env={**os.environ, "PGPASSWORD": target.password})
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
         found = re.search(r"tps = ([\d.]+)", done.stdout)
-        if done.returncode or not found:
+        count = re.search(r"transactions actually processed: (\d+)", done.stdout)
+        if done.returncode or not found or not count:
             raise TqdbError(f"pgbench failed: {done.stderr.strip()[-300:]}")
         micros = sorted(int(line.split()[2]) for log in Path(directory).glob("lat.*")
                         for line in log.read_text().splitlines())
-    if not micros:
-        return Sample(float(found[1]), (0.0, 0.0, 0.0))
-    p50, p95, p99 = (micros[min(len(micros) - 1, int(len(micros) * share))] / 1000 for share in (0.5, 0.95, 0.99))
-    return Sample(float(found[1]), (p50, p95, p99))
+    used = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    p50, p95, p99 = (micros[min(len(micros) - 1, int(len(micros) * share))] / 1000 if micros else 0.0
+                     for share in (0.5, 0.95, 0.99))
+    return Sample(float(found[1]), (p50, p95, p99), cpu_us={"client": used / max(1, int(count[1])) * 1e6})
 
 
 def _once(stage: Stage, case: Case, path: str, writers: Writers, seconds: float) -> Sample:

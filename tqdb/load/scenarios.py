@@ -86,7 +86,8 @@ def window(commit_ms: float, only: str | None) -> list[Case]:
 
 def clients(commit_ms: float, only: str | None) -> list[Case]:
     """1 to 1,000 connections, each sending its next write when one is answered."""
-    return [Case("clients", f"{n:,} connections", protocol, insert(protocol, HINT), ("direct", "batched"), n, at=str(n),
+    return [Case("clients", f"{n:,} connection{'s' * (n > 1)}", protocol, insert(protocol, HINT),
+                 ("direct", "batched"), n, at=str(n),
                  commit_ms=commit_ms, rounds=1)
             for protocol in PROTOCOLS for n in CLIENTS]
 
