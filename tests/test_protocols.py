@@ -392,7 +392,7 @@ def test_status_on_mariadb(connector, my, table):
 
 def test_tls_is_not_offered_and_asking_for_it_is_told(mariadb, proxy):
     with pytest.raises(pymysql.OperationalError, match="SSL"):
-        mariadb.connect(proxy.mariadb_port, ssl={"ca": None, "check_hostname": False})
+        mariadb.connect(proxy.mariadb_port, ssl_disabled=False, ssl={"ca": None, "check_hostname": False})
     with pytest.raises(psycopg.OperationalError, match="SSL"):
         psycopg.connect(f"host=127.0.0.1 port={proxy.postgres_port} user=postgres sslmode=require")
 
