@@ -27,6 +27,7 @@ test: build $(VENV)/.dev $(VENV)/.drivers build/slowsync.so  ## the test suite, 
 	@scripts/ensure-system servers
 	@scripts/ensure-system tools
 	@scripts/ensure-system browser
+	@scripts/ensure-system prometheus
 	@$(VENV)/bin/pytest $(ARGS)
 
 test-drivers: build $(VENV)/.dev $(VENV)/.drivers  ## the tests with drivers, those of Node too

@@ -1,3 +1,3 @@
 """Fixtures by concern live in ``fix_*.py``."""
 
-pytest_plugins = ["tests.fix_servers", "tests.fix_browser"]
+pytest_plugins = ["tests.fix_servers", "tests.fix_browser", "tests.fix_prometheus"]

@@ -437,7 +437,7 @@ def test_the_smallest_wait_wins(start_proxy, postgres, pg, table):
         f"/* max_wait_ms:50000 */ INSERT INTO {table} (a) VALUES (1)"))
     answered.start()
     deadline = time.monotonic() + 20
-    while not any(c["state"] == "waiting" for c in proxy.stats()["client_connections"]):
+    while not any(c["state"] == "waiting" and c["count"] for c in proxy.stats()["client_connections"]):
         assert time.monotonic() < deadline
     hasty.execute(f"/* max_wait_ms:1 */ INSERT INTO {table} (a) VALUES (2)")
     answered.join(20)
@@ -497,9 +497,9 @@ def test_a_client_that_goes_while_it_waits_is_taken_out(start_proxy, postgres, p
         connection.execute(f"/* max_wait_ms:1 */ INSERT INTO {table} (a) VALUES (0)")
     leaver.pgconn.send_query(f"/* max_wait_ms:50000 */ INSERT INTO {table} (a) VALUES (99)".encode())
     leaver.pgconn.flush()
-    wait_for(lambda: any(c["state"] == "waiting" for c in proxy.stats()["client_connections"]))
+    wait_for(lambda: any(c["state"] == "waiting" and c["count"] for c in proxy.stats()["client_connections"]))
     leaver.pgconn.finish()
-    wait_for(lambda: not any(c["state"] == "waiting" for c in proxy.stats()["client_connections"]))
+    wait_for(lambda: not any(c["state"] == "waiting" and c["count"] for c in proxy.stats()["client_connections"]))
     idle.execute(f"/* max_wait_ms:1 */ INSERT INTO {table} (a) VALUES (1)")
     assert admin.execute(f"SELECT count(*) FROM {table} WHERE a = 99").fetchone() == (0,)
     idle.close()

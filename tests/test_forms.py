@@ -30,7 +30,7 @@ def wait_for(condition, timeout: float = 20):
 
 
 def waiting(proxy) -> bool:
-    return any(c["state"] == "waiting" for c in proxy.stats()["client_connections"])
+    return any(c["state"] == "waiting" and c["count"] for c in proxy.stats()["client_connections"])
 
 
 # --- pipelines ------------------------------------------------------------------------------------------------

@@ -41,6 +41,12 @@ class Hooks:
     def server_closed(self, server):
         pass
 
+    def refused(self, session, kind, message):
+        pass
+
+    def slow_batch(self, leader, writes, seconds):
+        pass
+
 
 def pg(kind: bytes, body: bytes = b"") -> bytes:
     return kind + struct.pack("!I", len(body) + 4) + body

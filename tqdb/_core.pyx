@@ -16,6 +16,7 @@ log = logging.getLogger("tqdb.core")
 
 include "core/buffer.pxi"
 include "core/stats.pxi"
+include "core/exposition.pxi"
 include "core/sqlwords.pxi"
 include "core/sqlscan.pxi"
 include "core/endpoint.pxi"

@@ -1,10 +1,9 @@
 """The commands."""
 
 import argparse
-import logging
 import sys
 
-from tqdb import __version__
+from tqdb import __version__, log
 from tqdb.config import Config, find_file, from_arguments, read_file
 from tqdb.errors import ConfigError, TqdbError
 
@@ -27,8 +26,7 @@ def _configuration(args) -> Config:
 def serve(args) -> int:
     from tqdb.server import Server
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr,
-                        format="%(asctime)s %(levelname)s %(message)s")
+    log.set_up(args.log_format, args.log_level)
     Server(_configuration(args)).run()
     return 0
 
@@ -37,6 +35,18 @@ def check(args) -> int:
     from tqdb.check import run
 
     return run(_configuration(args))
+
+
+def top(args) -> int:
+    from tqdb.top import run
+
+    address = args.address
+    if address is None:
+        found = _configuration(args).metrics.listen
+        if found is None:
+            raise ConfigError("top: this configuration has no [metrics] listen; give the address")
+        address = str(found)
+    return run(address, args.once, args.interval)
 
 
 def demo(args) -> int:
@@ -85,6 +95,17 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--listen-postgres", metavar="HOST:PORT", help="default 127.0.0.1:5433")
         sub.add_argument("--listen-mariadb", metavar="HOST:PORT", help="default 127.0.0.1:3307")
         sub.add_argument("--metrics", metavar="HOST:PORT", help="address of /metrics and the dashboard")
+        if name == "serve":
+            sub.add_argument("--log-format", choices=log.FORMATS, default="text", help="default text")
+            sub.add_argument("--log-level", choices=log.LEVELS, default="info", help="default info")
+
+    sub = command("top", top, "the dashboard's figures in the terminal, until Ctrl-C")
+    sub.add_argument("address", nargs="?", metavar="HOST:PORT", help="a proxy's [metrics] listen; default: the "
+                     "configuration's")
+    sub.add_argument("-c", "--config", metavar="FILE", help="configuration file to take the address from")
+    sub.add_argument("--once", action="store_true", help="print them once and end")
+    sub.add_argument("--interval", type=_positive, default=1.0, metavar="N", help="seconds between looks (default 1)")
+    sub.set_defaults(postgres=None, mariadb=None, listen_postgres=None, listen_mariadb=None, metrics=None)
 
     sub = command("demo", demo, "start throwaway servers and show the same write load direct and batched")
     sub.add_argument("--seconds", type=_positive, default=8.0, metavar="N", help="length of each run (default 8)")

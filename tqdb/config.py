@@ -141,6 +141,26 @@ _SECTIONS = {"metrics": Metrics, "writebatch": WriteBatch, "limits": Limits,
              "postgres": Protocol, "mariadb": Protocol}
 
 
+def settings(config: Config) -> dict[str, object]:
+    """Every value by ``[section] key``."""
+    found: dict[str, object] = {}
+    for section in ("metrics", "writebatch", "limits"):
+        part = getattr(config, section)
+        found.update({f"[{section}] {key}": getattr(part, key) for key in options(type(part))})
+    for name, protocol in config.protocols():
+        found.update({f"[{name}] {key}": getattr(protocol, key) for key in options(Protocol)})
+        backend = protocol.backend
+        found.update({f"[{name}.{backend.name}] {key}": getattr(backend, key) for key in options(Backend)})
+    return found
+
+
+def differences(old: Config, new: Config) -> dict[str, tuple[object, object]]:
+    """What two configurations say differently, by ``[section] key``; None where one says nothing."""
+    before, after = settings(old), settings(new)
+    return {key: (before.get(key), after.get(key)) for key in sorted({*before, *after})
+            if before.get(key) != after.get(key)}
+
+
 def options(cls) -> dict:
     """The configurable fields of a section's class by key."""
     return {f.name: f for f in fields(cls) if "parse" in f.metadata}

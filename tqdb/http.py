@@ -2,6 +2,8 @@
 
 import logging
 import socket
+import time
+from collections.abc import Iterator
 from importlib.resources import files
 from selectors import EVENT_READ, EVENT_WRITE
 
@@ -14,6 +16,7 @@ log = logging.getLogger("tqdb.http")
 MAX_CONNECTIONS = 64
 IDLE_SECONDS = 30
 READ_BYTES = 65536
+STEP_SECONDS = 0.0005       # that one turn of the loop may spend on a body made in parts
 
 
 class HttpServer:
@@ -39,8 +42,8 @@ class HttpServer:
         sock.setblocking(False)
         self.connections.add(Connection(self, sock))
 
-    def respond(self, method: str, target: str, accept: str) -> tuple[int, str, bytes]:
-        """``(status, content type, body)`` of one request."""
+    def respond(self, method: str, target: str, accept: str) -> tuple[int, str, bytes | Iterator[bytes]]:
+        """``(status, content type, body)`` of one request; the body whole or in parts that take time to make."""
         path = target.partition("?")[0]
         if method not in ("GET", "HEAD"):
             return 405, "text/plain; charset=utf-8", b"only GET and HEAD are allowed here\n"
@@ -74,6 +77,7 @@ class Connection:
         self.sock = sock
         self.http = h11.Connection(h11.SERVER)
         self.out = b""
+        self.making = False         # a body is being made
         self.request: h11.Request | None = None
         self.timer = None
         self._await_request()
@@ -104,7 +108,7 @@ class Connection:
             self._reply(e.error_status_hint, "text/plain; charset=utf-8", b"bad request\n", close=True)
 
     def _process(self) -> None:
-        while self.sock is not None and not self.out:
+        while self.sock is not None and not self.out and not self.making:
             event = self.http.next_event()
             if event in (h11.NEED_DATA, h11.PAUSED):
                 return
@@ -124,7 +128,28 @@ class Connection:
         except Exception:
             log.exception("a request failed")
             status, kind, body = 500, "text/plain; charset=utf-8", b"internal error\n"
-        self._reply(status, kind, body, head=method == "HEAD")
+        if isinstance(body, bytes):
+            self._reply(status, kind, body, head=method == "HEAD")
+        else:
+            self.making = True
+            self._make(status, kind, body, [], method == "HEAD")
+
+    def _make(self, status: int, kind: str, parts: Iterator[bytes], made: list[bytes], head: bool) -> None:
+        """Takes the body's parts, some in each turn of the loop, so that none of its turns is long."""
+        if self.sock is None:
+            return
+        began = time.monotonic()
+        try:
+            for part in parts:
+                made.append(part)
+                if time.monotonic() - began > STEP_SECONDS:
+                    self.server.loop.call_later(0, lambda: self._make(status, kind, parts, made, head))
+                    return
+        except Exception:
+            log.exception("a request failed")
+            status, kind, made = 500, "text/plain; charset=utf-8", [b"internal error\n"]
+        self.making = False
+        self._reply(status, kind, b"".join(made), head=head)
 
     def _reply(self, status: int, kind: str, body: bytes, head: bool = False, close: bool = False) -> None:
         headers = [("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")]

@@ -1,20 +1,46 @@
-"""Metrics: a ``prometheus_client`` collector that reads the core's counters when asked, and ``/stats.json``."""
+"""Metrics: a ``prometheus_client`` collector that reads the core's counters when asked, and what a dashboard shows.
+
+Everything here runs in the proxy's loop: ``exposition`` is a generator whose steps are short.
+"""
 
 import json
 import time
 from collections import deque
+from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from tqdb import __version__
-from tqdb._core import BATCH_SIZE_BOUNDS, SECONDS_BOUNDS
+from tqdb._core import (
+    BATCH_SIZE_BOUNDS,
+    LATENCY_KINDS,
+    REASONS,
+    SECONDS_BOUNDS,
+    SourceSnapshot,
+    count_states,
+    fine_percentile,
+)
+from tqdb.log import Recent
 
+DIALECTS = ("postgres", "mariadb")
 WRITES = ("insert", "update", "delete", "replace")
-WINDOW_SECONDS = 10         # over which derived gauges look back
+WINDOW_SECONDS = 10         # over which derived figures look back
+HISTORY_SECONDS = 180       # of the dashboard's charts
 TOP_SOURCES = 20
+SLICE = 64                  # places rendered in one step of a scrape
+REFUSALS = ("connect", "too_many", "timeout", "protocol", "unsupported", "shutdown")
+EVENTS = 20                 # last warnings that are shown
+
+# What is counted by file and line is rendered by the core; these are its headers.
+_SOURCE_FAMILIES = (
+    ("queries", CounterMetricFamily("tqdbproxy_query", "Statements by where they come from")),
+    ("latency", HistogramMetricFamily("tqdbproxy_query_latency_seconds", "Statement received to answer sent")),
+    ("batched", CounterMetricFamily("tqdbproxy_batched_writes", "Writes that went in a batch")),
+    ("excluded", CounterMetricFamily("tqdbproxy_write_excluded", "Hinted writes that went alone")),
+)
 
 
 def _buckets(bounds: tuple, counts: list[int]) -> list[tuple[str, int]]:
@@ -27,10 +53,35 @@ def _buckets(bounds: tuple, counts: list[int]) -> list[tuple[str, int]]:
     return out
 
 
+def _counter(name: str, doc: str, labels: list[str], values: dict) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, doc, labels=labels)
+    for key, value in values.items():
+        family.add_metric(list(key) if isinstance(key, tuple) else [key], value)
+    return family
+
+
+def _gauge(name: str, doc: str, labels: list[str], values: dict) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, doc, labels=labels)
+    for key, value in values.items():
+        family.add_metric(list(key) if isinstance(key, tuple) else [key], value)
+    return family
+
+
+class _One:
+    """A registry of one family, as the encoders want it."""
+
+    def __init__(self, family):
+        self.family = family
+
+    def collect(self):
+        return [self.family]
+
+
 class Sample:
     """Totals at one moment."""
 
-    def __init__(self, totals: dict):
+    def __init__(self, stats):
+        totals = stats.totals()
         self.at = time.monotonic()
         self.batched = {q: totals["batched"][q] for q in WRITES}
         self.individual = dict.fromkeys(WRITES, 0)
@@ -38,97 +89,92 @@ class Sample:
             if query_type in self.individual:
                 self.individual[query_type] += n
         self.operations = {q: totals["backend_writes"][q] for q in WRITES}
+        self.sizes = [sum(c) for c in zip(*(totals["size"][q][0] for q in WRITES), strict=True)]
+        self.latencies = stats.latencies()
 
     def writes(self, query_type: str) -> int:
         return self.batched[query_type] + self.individual[query_type]
+
+    def all_writes(self) -> int:
+        return sum(self.batched.values()) + sum(self.individual.values())
+
+    def percentiles(self, past: "Sample") -> dict[str, dict[str, float | None]]:
+        """p50, p95, p99 in milliseconds of what was answered since ``past``, by ``LATENCY_KINDS``."""
+        out = {}
+        for kind, now, before in zip(LATENCY_KINDS, self.latencies, past.latencies, strict=True):
+            counts = [a - b for a, b in zip(now, before, strict=True)]
+            out[kind] = {f"p{p}": fine_percentile(counts, p / 100) for p in (50, 95, 99)}
+        return out
 
 
 class Metrics(Collector):
     """What ``/metrics``, ``/stats.json``, ``/healthz`` and ``/readyz`` say about a ``server.Server``."""
 
-    def __init__(self, server):
+    def __init__(self, server, recent: Recent):
         self.server = server
+        self.recent = recent
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
+        self.process = ProcessCollector(registry=None)
         self.samples: deque[Sample] = deque(maxlen=WINDOW_SECONDS + 2)
+        self.history: deque[tuple] = deque(maxlen=HISTORY_SECONDS)
         self._take_sample()
 
     def describe(self):
         return []
 
     def _take_sample(self) -> None:
-        self.samples.append(Sample(self.server.engine.stats.totals()))
+        now = Sample(self.server.engine.stats)
+        if self.samples:
+            last = self.samples[-1]
+            seconds = max(now.at - last.at, 1e-3)
+            # of writes alone: what applications wait for
+            counts = [a + b - c - d for a, b, c, d in zip(*now.latencies[:2], *last.latencies[:2], strict=True)]
+            self.history.append((
+                time.time(), (now.all_writes() - last.all_writes()) / seconds,
+                (sum(now.operations.values()) - sum(last.operations.values())) / seconds,
+                fine_percentile(counts, 0.5), fine_percentile(counts, 0.99)))
+        self.samples.append(now)
         self.server.loop.call_later(1, self._take_sample)
+
+    def window(self) -> tuple[Sample, Sample, Sample]:
+        """Totals now, a second ago, and up to ``WINDOW_SECONDS`` ago."""
+        now = Sample(self.server.engine.stats)
+        past = next((s for s in self.samples if now.at - s.at <= WINDOW_SECONDS), self.samples[-1])
+        last = next((s for s in reversed(self.samples) if now.at - s.at >= 0.95), past)
+        return now, last, past
 
     def rates(self) -> dict:
         """Per query type ``(writes, batched, operations)`` of the last seconds, and writes per second."""
-        now = Sample(self.server.engine.stats.totals())
-        past = next((s for s in self.samples if now.at - s.at <= WINDOW_SECONDS), self.samples[-1])
-        last = next((s for s in reversed(self.samples) if now.at - s.at >= 0.95), past)
+        now, last, past = self.window()
         seconds = max(now.at - last.at, 1e-3)
         return {
             "window": {q: (now.writes(q) - past.writes(q), now.batched[q] - past.batched[q],
                            now.operations[q] - past.operations[q]) for q in WRITES},
-            "writes_per_second": sum(now.writes(q) - last.writes(q) for q in WRITES) / seconds,
-            "operations_per_second": sum(now.operations[q] - last.operations[q] for q in WRITES) / seconds,
+            "writes_per_second": (now.all_writes() - last.all_writes()) / seconds,
+            "operations_per_second": (sum(now.operations.values()) - sum(last.operations.values())) / seconds,
+            "sizes": [a - b for a, b in zip(now.sizes, past.sizes, strict=True)],
+            "latency": now.percentiles(past),
         }
 
     def connections(self) -> tuple[dict, dict]:
         """Connections by ``(protocol, state)``: of clients, and to servers."""
-        clients: dict[tuple[str, str], int] = {}
-        servers: dict[tuple[str, str], int] = {}
-        for session in self.server.sessions:
-            protocol = session.backend.partition(".")[0]
-            state = ("login" if not session.logged_in else "waiting" if session.waits
-                     else "idle" if session.idle else "active")
-            clients[protocol, state] = clients.get((protocol, state), 0) + 1
-        for server in self.server.servers:
-            protocol = server.session.backend.partition(".")[0] if server.session is not None else "other"
-            state = "idle" if server.session is not None and server.session.idle else "active"
-            servers[protocol, state] = servers.get((protocol, state), 0) + 1
-        return clients, servers
+        return tuple({(DIALECTS[dialect], state): n for (dialect, state), n in found.items()
+                      if DIALECTS[dialect] in self.server.backends}
+                     for found in count_states(self.server.sessions))
 
     def collect(self):
+        """Every family without a file and a line."""
         stats = self.server.engine.stats
         totals = stats.totals()
         rates = self.rates()
-        sources = [(s.file.decode("utf-8", "replace"), s.line.decode("utf-8", "replace"), s.snapshot())
-                   for s in stats.all_sources()]
-
-        queries = CounterMetricFamily("tqdbproxy_query", "Statements by where they come from",
-                                      labels=["file", "line", "query_type", "cached"])
-        latency = HistogramMetricFamily("tqdbproxy_query_latency_seconds",
-                                        "Statement received to answer sent",
-                                        labels=["file", "line", "query_type"])
-        batched = CounterMetricFamily("tqdbproxy_batched_writes", "Writes that went in a batch",
-                                      labels=["query_type", "file", "line"])
-        excluded = CounterMetricFamily("tqdbproxy_write_excluded", "Hinted writes that went alone",
-                                       labels=["file", "line", "query_type", "reason"])
-        for file, line, snapshot in sources:
-            for query_type, (count, in_batch, reasons, (buckets, total)) in snapshot.items():
-                queries.add_metric([file, line, query_type, "false"], count)
-                latency.add_metric([file, line, query_type], _buckets(SECONDS_BOUNDS, buckets), total)
-                if query_type in WRITES:
-                    batched.add_metric([query_type, file, line], in_batch)
-                for reason, n in reasons.items():
-                    excluded.add_metric([file, line, query_type, reason], n)
-        yield queries
-        yield latency
-        yield batched
-        yield excluded
-
-        def counter(name, doc, labels, values):
-            family = CounterMetricFamily(name, doc, labels=labels)
-            for key, value in values.items():
-                family.add_metric(list(key) if isinstance(key, tuple) else [key], value)
-            return family
-
-        yield counter("tqdbproxy_database_queries", "Operations sent to the database", ["replica"],
-                      {"primary": stats.database_queries})
-        yield counter("tqdbproxy_backend_write_queries", "Write operations sent to the database",
-                      ["query_type"], {q: totals["backend_writes"][q] for q in WRITES})
-        yield counter("tqdbproxy_individual_writes", "Writes that went alone, and why",
-                      ["query_type", "reason"], totals["individual"])
+        yield _counter("tqdbproxy_database_queries", "Operations sent to the database", ["replica"],
+                       {"primary": stats.database_queries})
+        yield _counter("tqdbproxy_backend_write_queries", "Write operations sent to the database",
+                       ["query_type"], {q: totals["backend_writes"][q] for q in WRITES})
+        yield _counter("tqdbproxy_individual_writes", "Writes that went alone, and why",
+                       ["query_type", "reason"],
+                       {**{(q, r): 0 for q in WRITES for r in REASONS}, **totals["individual"]})
         for name, doc, key, bounds in (
                 ("tqdbproxy_write_batch_size", "Writes in a batch", "size", BATCH_SIZE_BOUNDS),
                 ("tqdbproxy_write_batch_delay_seconds", "First write gathered to batch sent", "delay",
@@ -139,45 +185,59 @@ class Metrics(Collector):
                 counts, total = totals[key][q]
                 family.add_metric([q], _buckets(bounds, counts), total)
             yield family
-        yield counter("tqdbproxy_write_batch_flush", "Why a gathered batch left", ["reason"], totals["flush"])
-        yield counter("tqdbproxy_write_batch_method", "How batches were sent", ["method"],
-                      totals["methods"])
-        yield counter("tqdbproxy_write_batch_retries", "Batches that failed whole and were split", ["cause"],
-                      totals["retries"])
-
-        def gauge(name, doc, labels, values):
-            family = GaugeMetricFamily(name, doc, labels=labels)
-            for key, value in values.items():
-                family.add_metric(list(key) if isinstance(key, tuple) else [key], value)
-            return family
-
+        yield _counter("tqdbproxy_write_batch_flush", "Why a gathered batch left", ["reason"], totals["flush"])
+        yield _counter("tqdbproxy_write_batch_method", "How batches were sent", ["method"], totals["methods"])
+        yield _counter("tqdbproxy_write_batch_retries", "Batches that failed whole and were taken apart", ["cause"],
+                       totals["retries"])
         window = rates["window"]
-        yield gauge("tqdbproxy_write_aggregation_factor", "Writes per write operation, last 10 seconds",
-                    ["query_type"], {q: w / o if o else 0.0 for q, (w, _, o) in window.items()})
-        yield gauge("tqdbproxy_batch_effectiveness_percent", "Share of writes batched, last 10 seconds",
-                    ["query_type"], {q: 100.0 * b / w if w else 0.0 for q, (w, b, _) in window.items()})
-        yield GaugeMetricFamily("tqdbproxy_write_ops_per_second", "Writes answered over the last second",
+        yield _gauge("tqdbproxy_write_aggregation_factor", "Writes per write operation, last 10 seconds",
+                     ["query_type"], {q: w / o if o else 0.0 for q, (w, _, o) in window.items()})
+        yield _gauge("tqdbproxy_batch_effectiveness_percent", "Share of writes batched, last 10 seconds",
+                     ["query_type"], {q: 100.0 * b / w if w else 0.0 for q, (w, b, _) in window.items()})
+        yield GaugeMetricFamily("tqdbproxy_write_ops_per_second", "Writes over the last second",
                                 value=rates["writes_per_second"])
-        yield GaugeMetricFamily("tqdbproxy_write_current_delay_ms", "Delay of the last batch that left",
+        yield GaugeMetricFamily("tqdbproxy_write_current_delay_ms", "How long the last batch gathered",
                                 value=stats.current_delay_ms if rates["writes_per_second"] else 0.0)
         clients, servers = self.connections()
-        yield gauge("tqdbproxy_client_connections", "Client connections", ["protocol", "state"], clients)
-        yield gauge("tqdbproxy_server_connections", "Server connections", ["protocol", "state"], servers)
-        yield counter("tqdbproxy_hint_errors", "Hints that could not be read", ["protocol"],
-                      dict(zip(("postgres", "mariadb"), totals["hint_errors"], strict=True)))
-        yield counter("tqdbproxy_protocol_errors", "Connections closed for a protocol error", ["protocol"],
-                      dict(zip(("postgres", "mariadb"), totals["protocol_errors"], strict=True)))
-        dropped = CounterMetricFamily("tqdbproxy_label_sets_dropped", "Statements counted under file and "
-                                      "line 'other' because max_label_sets was reached")
-        dropped.add_metric([], stats.label_sets_dropped)
-        yield dropped
+        yield _gauge("tqdbproxy_client_connections", "Client connections", ["protocol", "state"], clients)
+        yield _gauge("tqdbproxy_server_connections", "Server connections", ["protocol", "state"], servers)
+        yield _gauge("tqdbproxy_backend_up", "Whether a backend was reachable at its last use or probe",
+                     ["protocol", "backend", "address"],
+                     {(b.protocol, b.backend.name, str(b.backend.primary)): int(bool(b.up))
+                      for b in self.server.backends.values()})
+        yield _counter("tqdbproxy_refused_connections", "Sessions ended with an error of the proxy's own",
+                       ["protocol", "reason"], {**{(p, kind): 0 for p in self.server.backends for kind in REFUSALS},
+                                                **{(DIALECTS[d], kind): n for (d, kind), n in stats.refused.items()}})
+        yield _counter("tqdbproxy_hint_errors", "Hints that could not be read", ["protocol"],
+                       dict(zip(DIALECTS, totals["hint_errors"], strict=True)))
+        yield _counter("tqdbproxy_protocol_errors", "Connections closed for a protocol error", ["protocol"],
+                       dict(zip(DIALECTS, totals["protocol_errors"], strict=True)))
+        yield _counter("tqdbproxy_label_sets_dropped", "Statements counted under file and line 'other' because "
+                       "max_label_sets was reached", [], {(): stats.label_sets_dropped})
+        yield _gauge("tqdbproxy_build_info", "1, with the version as a label", ["version"], {__version__: 1})
+        yield from self.process.collect()
 
     # --- what the HTTP server asks ----------------------------------------------------------------
 
-    def exposition(self, accept: str) -> tuple[str, bytes]:
-        """``(content type, body)`` of ``/metrics`` for an Accept header."""
+    def exposition(self, accept: str) -> tuple[str, Iterator[bytes]]:
+        """``(content type, parts of the body)`` of ``/metrics`` for an Accept header."""
         encoder, content_type = choose_encoder(accept)
-        return content_type, encoder(self.registry)
+        return content_type, self._parts(encoder, content_type.startswith("application/openmetrics-text"))
+
+    def _parts(self, encoder, openmetrics: bool) -> Iterator[bytes]:
+        """All counters are read in the first step, so that they fit together; what follows only renders."""
+        snapshot = SourceSnapshot(self.server.engine.stats)
+        families = list(self.collect())
+        yield b""
+        end = b"# EOF\n" if openmetrics else b""
+        for family in families:
+            yield encoder(_One(family)).removesuffix(end)
+        for name, family in _SOURCE_FAMILIES:
+            yield encoder(_One(family)).removesuffix(end)
+            render = getattr(snapshot, name)
+            for start in range(0, len(snapshot), SLICE):
+                yield render(start, start + SLICE)
+        yield end
 
     def health(self) -> tuple[bool, str]:
         return True, "ok"
@@ -200,23 +260,13 @@ class Metrics(Collector):
         batched = sum(totals["batched"].values())
         operations = sum(totals["backend_writes"][q] for q in WRITES)
         window = [sum(x) for x in zip(*rates["window"].values(), strict=True)]
-        sources = []
-        for s in stats.all_sources():
-            writes = in_batch = 0
-            for query_type, (count, n, _, _) in s.snapshot().items():
-                if query_type in WRITES:
-                    writes += count
-                    in_batch += n
-            if writes:
-                sources.append({"file": s.file.decode("utf-8", "replace"),
-                                "line": s.line.decode("utf-8", "replace"),
-                                "writes": writes, "batched": in_batch})
-        sources.sort(key=lambda x: -x["writes"])
+        now = time.time()
         return json.dumps({
             "version": __version__,
             "uptime_seconds": time.monotonic() - self.server.started,
             "ready": ready,
             "ready_reason": reason,
+            "draining": engine.draining,
             "writes_total": batched + sum(individual.values()),
             "batched_writes_total": batched,
             "batches_total": stats.batches,
@@ -225,14 +275,28 @@ class Metrics(Collector):
             "operations_per_second": rates["operations_per_second"],
             "aggregation_factor": window[0] / window[2] if window[2] else 0.0,
             "effectiveness_percent": 100.0 * window[1] / window[0] if window[0] else 0.0,
+            "current_delay_ms": stats.current_delay_ms if rates["writes_per_second"] else 0.0,
+            "gathered": engine.gathered,
+            "batches_running": engine.batches_running,
+            "latency_ms": rates["latency"],
+            "batch_sizes": [{"up_to": bound, "batches": n}
+                            for bound, n in zip((*BATCH_SIZE_BOUNDS, None), rates["sizes"], strict=True)],
             "individual": individual,
             "flush": totals["flush"],
+            "methods": totals["methods"],
             "retries": {k: v for k, v in totals["retries"].items() if v},
-            "client_connections": [{"protocol": p, "state": s, "count": n}
-                                   for (p, s), n in sorted(clients.items())],
-            "server_connections": [{"protocol": p, "state": s, "count": n}
-                                   for (p, s), n in sorted(servers.items())],
-            "backends": [{"protocol": b.protocol, "address": str(b.backend.primary), "up": b.up,
-                          "error": b.error} for b in self.server.backends.values()],
-            "sources": sources[:TOP_SOURCES],
+            "hint_errors": sum(totals["hint_errors"]),
+            "protocol_errors": sum(totals["protocol_errors"]),
+            "refused": {f"{DIALECTS[d]} {kind}": n for (d, kind), n in stats.refused.items()},
+            "label_sets_dropped": stats.label_sets_dropped,
+            "client_connections": [{"protocol": p, "state": s, "count": n} for (p, s), n in clients.items()],
+            "server_connections": [{"protocol": p, "state": s, "count": n} for (p, s), n in servers.items()],
+            "listen": self.server.addresses,
+            "backends": [{"protocol": b.protocol, "name": b.backend.name, "address": str(b.backend.primary),
+                          "up": b.up, "error": b.error} for b in self.server.backends.values()],
+            "sources": [dict(zip(("file", "line", "writes", "batched"), s, strict=True))
+                        for s in stats.top_sources(TOP_SOURCES)],
+            "history": [{"age": round(now - at, 1), "writes": w, "operations": o, "p50_ms": p50, "p99_ms": p99}
+                        for at, w, o, p50, p99 in self.history],
+            "events": [{**r, "age": round(now - r["time"], 1)} for r in list(self.recent.records)[-EVENTS:]],
         }).encode()

@@ -4,10 +4,12 @@ import logging
 import re
 import time
 from functools import lru_cache
+from logging import INFO
 
 from tqdb import __version__, analysis
 from tqdb.analysis import DIALECTS
 from tqdb.catalog import Facts, mariadb, postgres
+from tqdb.log import event
 
 log = logging.getLogger("tqdb.policy")
 
@@ -147,7 +149,7 @@ def row_count_sql(sql: bytes, rows: int) -> bytes | None:
 def _explain(dialect: str, schema: str | None, table: str, why: str) -> None:
     """Says once per table and reason why its writes go alone."""
     name = f"{schema}.{table}" if schema else table
-    log.info("%s: writes to %s go alone: %s", dialect, name, why)
+    event(INFO, "goes_alone", f"{dialect}: writes to {name} go alone: {why}", protocol=dialect, table=name, why=why)
 
 
 def status_rows(engine, started: float, session) -> list[tuple[str, str]]:

@@ -7,17 +7,17 @@ import resource
 import signal
 import socket
 import time
+from logging import ERROR, INFO, WARNING
 from selectors import EVENT_READ, EVENT_WRITE
 
 from tqdb import policy
 from tqdb._core import Engine, MyServer, MySession, PgServer, PgSession, Stats, Stream
-from tqdb.config import Address, Backend, Config, Protocol, read_file
+from tqdb.config import Address, Backend, Config, Protocol, differences, read_file
 from tqdb.errors import ConfigError, TqdbError
 from tqdb.http import HttpServer
+from tqdb.log import Recent, event
 from tqdb.loop import Loop
 from tqdb.metrics import Metrics
-
-log = logging.getLogger("tqdb")
 
 ACCEPTS_PER_TURN = 64
 LINGER_SECONDS = 10         # how long a closing connection may take to read what is still for it
@@ -163,7 +163,9 @@ class Server:
         self.draining_until: float | None = None
         for name, protocol in config.protocols():
             self.backends[name] = BackendState(name, protocol.backend)
-        self.metrics = Metrics(self)
+        self.recent = Recent()
+        logging.getLogger().addHandler(self.recent)
+        self.metrics = Metrics(self, self.recent)
 
     def _configure_engine(self) -> None:
         batch, limits = self.config.writebatch, self.config.limits
@@ -195,7 +197,7 @@ class Server:
         for state in self.backends.values():
             self._probe(state)
         self.ready = True
-        log.info("ready %s", " ".join(f"{k}={v}" for k, v in self.addresses.items()))
+        event(INFO, "ready", "ready " + " ".join(f"{k}={v}" for k, v in self.addresses.items()), **self.addresses)
 
     def _listen_tcp(self, address: Address) -> socket.socket:
         try:
@@ -234,7 +236,7 @@ class Server:
                 return
             except OSError as e:
                 # out of descriptors: leave the rest in the queue for a while
-                log.error("cannot accept: %s", e.strerror)
+                event(ERROR, "accept_failed", f"cannot accept: {e.strerror}", protocol=name, error=e.strerror)
                 self.loop.unwatch(listener)
                 self.loop.call_later(0.2, lambda: self._resume_accepting(name, listener))
                 return
@@ -327,6 +329,16 @@ class Server:
     def status_sql(self, dialect: int, sql: bytes, session) -> bytes | None:
         return policy.status_sql(dialect, sql, policy.status_rows(self.engine, self.started, session))
 
+    def refused(self, session, kind: str, message: str) -> None:
+        """The core, or this server, ends a session with an error of its own."""
+        level = INFO if kind == "shutdown" else WARNING
+        event(level, "refused", f"{session.backend}: session of {session.peer} ended: {message}", reason=kind,
+              backend=session.backend, peer=session.peer, error=message)
+
+    def slow_batch(self, leader, writes: int, seconds: float) -> None:
+        event(WARNING, "slow_batch", f"{leader.backend}: a batch of {writes} writes took {seconds:.1f} s",
+              backend=leader.backend, writes=writes, seconds=round(seconds, 3))
+
     def session_closed(self, session) -> None:
         self.sessions.pop(session, None)
         self.logging_in.pop(session, None)
@@ -342,13 +354,15 @@ class Server:
     def _backend_up(self, state: BackendState) -> None:
         if state.up is not True:
             if state.up is False:
-                log.info("%s backend %s is reachable again", state.protocol, state.backend.primary)
+                event(INFO, "backend_up", f"{state.protocol} backend {state.backend.primary} is reachable again",
+                      protocol=state.protocol, address=str(state.backend.primary))
             state.up = True
             state.error = ""
 
     def _backend_down(self, state: BackendState, error: str) -> None:
         if state.up is not False:
-            log.error("%s backend %s is not reachable: %s", state.protocol, state.backend.primary, error)
+            event(ERROR, "backend_down", f"{state.protocol} backend {state.backend.primary} is not reachable: {error}",
+                  protocol=state.protocol, address=str(state.backend.primary), error=error)
             self.loop.call_later(PROBE_SECONDS, lambda: self._probe(state))
         state.up = False
         state.error = error
@@ -390,8 +404,6 @@ class Server:
                 del self.logging_in[session]
             elif now > deadline:
                 del self.logging_in[session]
-                log.info("login of %s took longer than %gs", session.peer,
-                         self.config.limits.client_login_timeout)
                 session.refuse("timeout", "login took too long")
         for endpoint in [*self.sessions, *self.servers]:
             if endpoint.closing:
@@ -428,18 +440,29 @@ class Server:
     def shut_down(self) -> None:
         """The first call drains, a second ends at once."""
         if self.draining_until is not None:
-            log.warning("second signal: ending at once")
+            event(WARNING, "cut_off", f"second signal: {len(self.sessions)} sessions end at once",
+                  sessions=len(self.sessions))
             self.loop.stop()
             return
         limit = self.config.limits.drain_timeout
-        log.info("draining: %d sessions, up to %gs", len(self.sessions), limit)
+        event(INFO, "draining", f"draining: {len(self.sessions)} sessions, up to {limit:g} s",
+              sessions=len(self.sessions), seconds=limit)
         self.draining_until = time.monotonic() + limit
         for _, sock in self.listeners:
             self.loop.unwatch(sock)
             sock.close()
         self.listeners.clear()
         self.engine.drain()
+        self._tell_drain()
         self._drain_step()
+
+    def _tell_drain(self) -> None:
+        """Once a second, while there is something to tell."""
+        if self.sessions and self.loop.running:
+            left = self.draining_until - time.monotonic()
+            event(INFO, "drain_progress", f"draining: {len(self.sessions)} sessions still busy, {left:.0f} s left",
+                  sessions=len(self.sessions), batches=self.engine.batches_running, seconds_left=round(left, 1))
+            self.loop.call_later(1, self._tell_drain)
 
     def _drain_step(self) -> None:
         for session in list(self.sessions):
@@ -447,10 +470,11 @@ class Server:
                 session.refuse("shutdown", "terminating connection due to administrator command")
         self.engine.settle()
         if not self.sessions:
-            log.info("drained")
+            event(INFO, "drained", "drained")
             self.loop.stop()
         elif time.monotonic() >= self.draining_until:
-            log.warning("drain_timeout: %d sessions are cut off", len(self.sessions))
+            event(WARNING, "drain_timeout", f"drain_timeout: {len(self.sessions)} sessions are cut off",
+                  sessions=len(self.sessions))
             self.loop.stop()
         else:
             self.loop.call_later(0.02, self._drain_step)
@@ -458,13 +482,13 @@ class Server:
     def reload(self) -> None:
         """Reads the file again. A broken one changes nothing; what needs a restart is named."""
         if self.config.source in ("", "command line"):
-            log.warning("reload: started without a configuration file, nothing to read")
+            event(WARNING, "reload_refused", "reload: started without a configuration file, nothing to read")
             return
         try:
             new = read_file(self.config.source)
             states = {name: BackendState(name, p.backend) for name, p in new.protocols()}
         except (ConfigError, TqdbError) as e:
-            log.error("reload refused, nothing changed: %s", e)
+            event(ERROR, "reload_refused", f"reload refused, nothing changed: {e}", error=str(e))
             return
         old = self.config
         kept = []
@@ -483,15 +507,20 @@ class Server:
             kept.append("[writebatch] max_label_sets")
         for name, state in states.items():
             if state is not self.backends.get(name):
-                log.info("reload: %s backend is now %s", name, state.backend.primary)
+                event(INFO, "backend_changed", f"reload: {name} backend is now {state.backend.primary}", protocol=name,
+                      address=str(state.backend.primary))
         self.config = new
         self.backends = states
         self._configure_engine()
         for state in states.values():
             self._probe(state)
-        log.info("reloaded %s", new.source)
+        for key, values in differences(old, new).items():
+            before, after = (f"{v:g}" if isinstance(v, float) else str(v) for v in values)
+            event(INFO, "setting_changed", f"reload: {key}: {before} -> {after}", key=key, before=before, after=after)
+        event(INFO, "reloaded", f"reloaded {new.source}", file=new.source)
         if kept:
-            log.warning("reload: these need a restart and stay as they are: %s", ", ".join(kept))
+            event(WARNING, "restart_needed", "reload: these need a restart and stay as they are: " + ", ".join(kept),
+                  keys=kept)
 
     def close(self) -> None:
         for _, sock in self.listeners:
@@ -500,6 +529,7 @@ class Server:
             endpoint.abort()
         if self.http is not None:
             self.http.close()
+        logging.getLogger().removeHandler(self.recent)
         for path in self.socket_files:
             try:
                 os.unlink(path)

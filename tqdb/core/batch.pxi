@@ -13,6 +13,7 @@ cdef enum:
     MAX_STRIKES = 3                 # surprises in a row after which a group pauses until facts are asked again
 
 cdef double FACTS_SECONDS = 60.0
+cdef double SLOW_BATCH_SECONDS = 1.0     # a batch that takes longer is worth a line in the log
 cdef double NEVER = 1e300
 
 
@@ -141,7 +142,9 @@ cdef class Engine:
     ``probe_sql(dialect, verdict)`` -> the catalogue query;
     ``judge(dialect, verdict, rows)`` -> ``(ok, reason_name, multi_row, id_step, byte_limit, wait_limit)``;
     ``status_sql(dialect, sql, session)`` -> the statement that answers a status query;
-    ``connect(session)``, ``cancel(session, packet)``, ``session_closed(session)``.
+    ``connect(session)``, ``cancel(session, packet)``, ``session_closed(session)``;
+    ``refused(session, kind, message)``: it is ended with an error of the proxy's own;
+    ``slow_batch(leader, writes, seconds)``.
     """
     cdef public double now
     cdef public object hooks
@@ -524,16 +527,17 @@ cdef class Engine:
             stats.methods[batch.method] += 1
             observe_size(&stats.batch_size[qtype], batch.nwrites)
             observe_seconds(&stats.batch_latency[qtype], self.now - batch.sent)
-            stats.batched[qtype] += batch.nwrites
+            if self.now - batch.sent > SLOW_BATCH_SECONDS:
+                self.hooks.slow_batch(batch.leader, batch.nwrites, self.now - batch.sent)
             server.split(batch)
             for item in batch.members:
                 session = <Session>item
                 session.batch = None
-                session.source.batched[qtype] += session.nwrites
+                stats.count_batched(qtype, session.nwrites, session.source)
                 session.last_batch_size = batch.nwrites
                 session.last_reason = FLUSH_REASONS[batch.flush_reason]
                 if not session.closed:
-                    session.observe(self.now)
+                    session.observe(self.now, LK_BATCHED)
                     session.release()
         if server.orphan:
             server.finish()
@@ -597,8 +601,7 @@ cdef class Engine:
             session = <Session>item
             session.batch = None
             # each was handed to the database once, with an outcome that nobody can tell
-            self.stats.batched[session.qtype] += session.nwrites
-            session.source.batched[session.qtype] += session.nwrites
+            self.stats.count_batched(session.qtype, session.nwrites, session.source)
             if not session.closed:
                 session.connection_lost()
         self.idle(batch.group)

@@ -10,6 +10,7 @@ cdef extern from *:
         const unsigned char *u = (const unsigned char *)p;
         return ((uint32_t)u[0] << 8) | u[1];
     }
+    static inline int tq_clz64(uint64_t v) { return __builtin_clzll(v); }
     static inline void tq_put_be16(char *p, uint32_t v) {
         p[0] = (char)(v >> 8); p[1] = (char)v;
     }
@@ -19,6 +20,7 @@ cdef extern from *:
     """
     uint32_t tq_be32(const char* p) nogil
     uint32_t tq_be16(const char* p) nogil
+    int tq_clz64(uint64_t v) nogil
     void tq_put_be16(char* p, uint32_t v) nogil
     void tq_put_be32(char* p, uint32_t v) nogil
 

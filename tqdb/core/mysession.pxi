@@ -82,18 +82,12 @@ cdef class MySession(Session):
         self.server = server
         server.session = server.client = self
 
-    @property
-    def connecting(self):
-        return self.server is None
-
-    @property
-    def logged_in(self):
+    cdef bint is_logged_in(self) noexcept:
         return self.state >= MY_READY
 
-    @property
-    def idle(self):
+    cdef bint is_idle(self) noexcept:
         return (self.state < MY_READY or (
-            self.ncommands == 0 and not self.in_transaction() and not self.waits and self.skip == 0
+            self.ncommands == 0 and not self.in_transaction() and not self.is_waiting() and self.skip == 0
             )) and self.state != MY_RAW
 
     # --- what the engine asks -----------------------------------------------------------------------
@@ -157,6 +151,8 @@ cdef class MySession(Session):
         code, sqlstate = MY_ERRORS[kind]
         if kind == "protocol" or kind == "order":
             self.engine.stats.protocol_errors[self.dialect] += 1
+        self.engine.stats.count_refused(self.dialect, kind)
+        self.engine.hooks.refused(self, kind, message)
         if kind == "shutdown" and self.state == MY_READY:
             self.finish()           # as the server does: an idle client expects no packet
         elif not self.closed:
@@ -673,7 +669,7 @@ cdef class MySession(Session):
             self.in_change_user = False
             if not failed:
                 self.changed_user()
-        self.observe(self.engine.now)
+        self.observe(self.engine.now, LK_ALONE)
         if self.ncommands == 0:
             self.became_idle(self.in_transaction())
         elif self.waiting and self.ncommands < MAX_PIPELINED // 2:

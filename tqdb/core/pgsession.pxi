@@ -141,6 +141,8 @@ cdef class PgSession(Session):
         severity, sqlstate = PG_ERRORS[kind]
         if kind == "protocol":
             self.engine.stats.protocol_errors[self.dialect] += 1
+        self.engine.stats.count_refused(self.dialect, kind)
+        self.engine.hooks.refused(self, kind, message)
         if not self.closed:
             self.out.append_bytes(pg_error(severity, sqlstate, message))
             self.finish()
@@ -156,19 +158,12 @@ cdef class PgSession(Session):
         self.state = PG_RAW if self.replication else PG_AUTH
         self.release()
 
-    @property
-    def connecting(self):
-        return self.state == PG_CONNECTING
-
-    @property
-    def logged_in(self):
+    cdef bint is_logged_in(self) noexcept:
         return self.state >= PG_READY
 
-    @property
-    def idle(self):
-        """Nothing under way and no transaction open: it may be closed without harm."""
+    cdef bint is_idle(self) noexcept:
         return (self.state < PG_READY or (self.pending == 0 and not self.unsynced and self.status == b"I"
-                and not self.waits and self.skip == 0)) and self.state != PG_RAW
+                and not self.is_waiting() and self.skip == 0)) and self.state != PG_RAW
 
     # --- client to server ---------------------------------------------------------------------------
 
@@ -783,7 +778,7 @@ cdef class PgSession(Session):
             self.login_done()
         elif self.pending > 0:
             self.pending -= 1
-        self.observe(self.engine.now)
+        self.observe(self.engine.now, LK_ALONE)
         self.swallow = 0
         if self.pending == 0:
             self.copy_in = False

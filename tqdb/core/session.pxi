@@ -13,6 +13,14 @@ cdef enum Action:
 cdef enum:
     OVERSIZE_HEAD = 32768           # bytes of an oversize statement that are scanned
 
+cdef enum ClientState:
+    CS_LOGIN = 0
+    CS_WAITING
+    CS_ACTIVE
+    CS_IDLE
+
+CLIENT_STATES = ("login", "waiting", "active", "idle")
+
 PG_UNSAFE_CHARSETS = frozenset(
     (b"SJIS", b"BIG5", b"GBK", b"UHC", b"GB18030", b"JOHAB", b"SHIFT_JIS_2004"))
 
@@ -116,6 +124,28 @@ cdef class ServerConn(Endpoint):
         return 0
 
 
+def count_states(sessions):
+    """``{(dialect, state): number}`` of sessions, and of the server connections that they have.
+
+    A client is in ``login``, ``waiting`` (its write is gathered or in a batch), ``active`` or ``idle``; a server
+    connection is ``active`` or ``idle``.
+    """
+    cdef Session session
+    cdef int[2][4] clients
+    cdef int[2][2] servers
+    cdef int d, state
+    for d in range(2):
+        clients[d][0] = clients[d][1] = clients[d][2] = clients[d][3] = servers[d][0] = servers[d][1] = 0
+    for item in sessions:
+        session = <Session>item
+        state = session.client_state()
+        clients[session.dialect][state] += 1
+        if session.server is not None and not session.server.closed:
+            servers[session.dialect][0 if state == CS_IDLE else 1] += 1
+    return ({(d, CLIENT_STATES[state]): clients[d][state] for d in range(2) for state in range(4)},
+            {(d, "active" if state else "idle"): servers[d][state] for d in range(2) for state in range(2)})
+
+
 cdef class Session(Endpoint):
     """A client's session: what it may share with others, and the one write it may have waiting."""
     cdef readonly int dialect
@@ -193,6 +223,12 @@ cdef class Session(Endpoint):
     cdef bint in_transaction(self) noexcept:
         return False
 
+    cdef bint is_logged_in(self) noexcept:
+        return False
+
+    cdef bint is_idle(self) noexcept:
+        return False
+
     cdef bint comparable(self) noexcept:
         """Protocol-level state (unsynced messages, autocommit) allows a batch."""
         return True
@@ -230,6 +266,13 @@ cdef class Session(Endpoint):
         return self.server.mark()
 
     # --- life -------------------------------------------------------------------------------------
+
+    cdef int client_state(self) noexcept:
+        if not self.is_logged_in():
+            return CS_LOGIN
+        if self.is_waiting():
+            return CS_WAITING
+        return CS_IDLE if self.is_idle() else CS_ACTIVE
 
     cdef inline bint usable(self):
         return not (self.closed or self.closing or self.server is None or self.server.closed)
@@ -408,7 +451,6 @@ cdef class Session(Endpoint):
     # --- counting ---------------------------------------------------------------------------------
 
     cdef inline int begin_timing(self) except -1:
-        self.source.queries[self.qtype] += 1
         if not self.timing:
             self.timing = True
             self.started = self.engine.now
@@ -416,10 +458,16 @@ cdef class Session(Endpoint):
             self.timed_qtype = self.qtype
         return 0
 
-    cdef inline int observe(self, double now) except -1:
+    cdef inline int observe(self, double now, int kind) except -1:
+        """The statement under way is answered; ``kind`` of a write that went alone: LK_ALONE."""
+        cdef double seconds
         if self.timing:
             self.timing = False
-            observe_seconds(&self.timed_source.latency[self.timed_qtype], now - self.started)
+            seconds = now - self.started
+            observe_seconds(&self.timed_source.n.latency[self.timed_qtype], seconds)
+            if kind == LK_ALONE and self.timed_qtype > QT_REPLACE:
+                kind = LK_REST
+            observe_fine(self.engine.stats.fine[kind], seconds)
         return 0
 
     cdef inline int set_source(self, Scan* s) except -1:
@@ -443,6 +491,7 @@ cdef class Session(Endpoint):
 
     cdef inline int count_alone(self, int qtype, int reason, Source source) except -1:
         self.engine.stats.database_queries += 1
+        source.n.queries[qtype] += 1
         if qtype <= QT_REPLACE:
             self.engine.stats.count_individual(qtype, reason, source)
             self.last_batch_size = 1
@@ -724,7 +773,7 @@ cdef class Session(Endpoint):
         end = self.writes[k].end
         self.out.append_bytes(self.cancelled_answer())
         self.mark()
-        self.observe(self.engine.now)
+        self.observe(self.engine.now, LK_ALONE)
         k += 1
         if k == self.nwrites:
             self.release()
@@ -739,7 +788,19 @@ cdef class Session(Endpoint):
         self.engine.settle()
         return True
 
+    cdef bint is_waiting(self) noexcept:
+        return self.group is not None or self.batch is not None
+
     @property
     def waits(self):
         """Whether writes of this session are gathered or in a batch under way."""
-        return self.group is not None or self.batch is not None
+        return self.is_waiting()
+
+    @property
+    def logged_in(self):
+        return self.is_logged_in()
+
+    @property
+    def idle(self):
+        """Nothing under way and no transaction open: it may be closed without harm."""
+        return self.is_idle()

@@ -211,6 +211,10 @@ cdef inline bint _hint_separator(uint8_t c) noexcept nogil:
     return CHAR_CLASS[c] == CC_SPACE or c == b","
 
 
+cdef enum:
+    MAX_LABEL_BYTES = 128           # of a hint's file and line that are looked at
+
+
 cdef void parse_hint(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, Scan* s) noexcept nogil:
     """Keys ``max_wait_ms``/``batch``, ``file``, ``line`` in a comment's body p[i:n]; the first of each wins."""
     cdef Py_ssize_t key, nkey, value, nvalue
@@ -250,10 +254,10 @@ cdef void parse_hint(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, Scan* s) noex
                 _parse_wait(p + value, nvalue, s)
         elif nkey == 4 and s.file == NULL and same_word(p + key, b"file", 4):
             s.file = <const char*>p + value
-            s.nfile = nvalue
+            s.nfile = min(nvalue, MAX_LABEL_BYTES)
         elif nkey == 4 and s.line == NULL and same_word(p + key, b"line", 4):
             s.line = <const char*>p + value
-            s.nline = nvalue
+            s.nline = min(nvalue, MAX_LABEL_BYTES)
 
 
 cdef void _parse_wait(const uint8_t* p, Py_ssize_t n, Scan* s) noexcept nogil:

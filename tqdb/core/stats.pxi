@@ -72,6 +72,19 @@ for _i, _edge in enumerate(BATCH_SIZE_BOUNDS):
 for _i, _edge in enumerate(SECONDS_BOUNDS):
     SECONDS_EDGE[_i] = _edge
 
+cdef enum LatencyKind:
+    LK_BATCHED = 0      # writes that went in a batch
+    LK_ALONE            # other writes
+    LK_REST             # everything else
+    LK_COUNT
+
+LATENCY_KINDS = ("batched", "alone", "rest")
+
+cdef enum:
+    # The fine histogram of microseconds, for percentiles: four steps for each doubling.
+    FINE_STEPS = 4
+    FINE_SLOTS = 128    # up to 2^33 microseconds
+
 ctypedef struct SizeHistogram:
     uint64_t[11] bucket
     double total
@@ -97,32 +110,71 @@ cdef inline void observe_seconds(SecondsHistogram* h, double value) noexcept nog
     h.total += value
 
 
+cdef inline void observe_fine(uint64_t* h, double seconds) noexcept nogil:
+    cdef uint64_t micros = <uint64_t>(seconds * 1e6) if seconds > 0 else 0
+    cdef int doublings
+    if micros < FINE_STEPS:
+        h[micros] += 1
+        return
+    doublings = 61 - tq_clz64(micros)           # of 4 microseconds
+    h[min(FINE_SLOTS - 1, FINE_STEPS * doublings + <int>(micros >> doublings))] += 1
+
+
+def fine_percentile(counts, double share):
+    """Milliseconds below which ``share`` (0 to 1) of a fine histogram's entries lie; None if it is empty."""
+    cdef double seen = 0
+    cdef double total = sum(counts)
+    cdef int slot, doublings
+    if not total:
+        return None
+    for slot in range(FINE_SLOTS):
+        seen += counts[slot]
+        if seen >= total * share:
+            break
+    if slot < 2 * FINE_STEPS:
+        return (slot + 0.5) / 1000
+    doublings = slot // FINE_STEPS - 1
+    return (slot % FINE_STEPS + FINE_STEPS + 0.5) * (1 << doublings) / 1000
+
+
+cdef bytes label_value(bytes raw):
+    """As the exposition formats want it: UTF-8, with backslash, quote and newline escaped."""
+    cdef str text = raw.decode("utf-8", "replace")
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").encode()
+
+
+ctypedef struct SourceCounters:
+    uint64_t[6] queries
+    uint64_t[6] batched
+    uint64_t[6][10] excluded
+    SecondsHistogram[6] latency
+
+
 cdef class Source:
     """Where statements come from (the hint's file and line), with what was counted for it."""
     cdef readonly bytes file
     cdef readonly bytes line
-    cdef uint64_t[6] queries
-    cdef uint64_t[6] batched
-    cdef uint64_t[6][10] excluded
-    cdef SecondsHistogram[6] latency
+    cdef bytes labels               # as they stand in the exposition, without braces
+    cdef SourceCounters n
 
     def __init__(self, bytes file, bytes line):
         self.file = file
         self.line = line
+        self.labels = b'file="' + label_value(file) + b'",line="' + label_value(line) + b'"'
 
-    def snapshot(self):
-        """``{query_type: (queries, batched, {reason: excluded}, (buckets, sum))}`` of the types seen."""
-        out = {}
-        cdef int q, r
-        for q in range(QT_COUNT):
-            if self.queries[q]:
-                out[QUERY_TYPES[q]] = (
-                    self.queries[q],
-                    self.batched[q],
-                    {REASONS[r]: self.excluded[q][r] for r in range(R_COUNT) if self.excluded[q][r]},
-                    ([self.latency[q].bucket[r] for r in range(SECONDS_BUCKETS)], self.latency[q].total),
-                )
-        return out
+    cdef uint64_t writes(self) noexcept:
+        cdef int q
+        cdef uint64_t total = 0
+        for q in range(QT_REPLACE + 1):
+            total += self.n.queries[q]
+        return total
+
+    cdef uint64_t batched_writes(self) noexcept:
+        cdef int q
+        cdef uint64_t total = 0
+        for q in range(QT_REPLACE + 1):
+            total += self.n.batched[q]
+        return total
 
 
 cdef class Stats:
@@ -146,10 +198,13 @@ cdef class Stats:
     cdef public double current_delay_ms
     cdef uint64_t[2] hint_errors
     cdef uint64_t[2] protocol_errors
+    cdef uint64_t[3][128] fine
+    cdef readonly dict refused          # (dialect, kind) -> sessions
 
     def __init__(self, int max_label_sets=1000):
         self.max_label_sets = max_label_sets
         self.sources = {}
+        self.refused = {}
         self.none = Source(b"", b"")
         self.other = Source(b"other", b"other")
 
@@ -168,15 +223,41 @@ cdef class Stats:
         self.sources[(f, n)] = made
         return made
 
+    cdef inline void count_batched(self, int qt, int writes, Source src) noexcept:
+        """Writes of one session that went to the database together with others'."""
+        self.batched[qt] += writes
+        src.n.batched[qt] += writes
+        src.n.queries[qt] += writes
+
     cdef inline void count_individual(self, int qt, int reason, Source src) noexcept:
         """One write that goes to the database alone."""
         self.individual[qt][reason] += 1
         self.backend_writes[qt] += 1
         if reason != R_NO_HINT:
-            src.excluded[qt][reason] += 1
+            src.n.excluded[qt][reason] += 1
+
+    def count_refused(self, int dialect, str kind):
+        """A session was ended with an error of the proxy's own."""
+        self.refused[dialect, kind] = self.refused.get((dialect, kind), 0) + 1
 
     def all_sources(self):
         return [self.none, self.other, *self.sources.values()]
+
+    def top_sources(self, int limit):
+        """The ``(file, line, writes, batched)`` that write most, most first."""
+        cdef Source source
+        cdef list found = []
+        for item in self.all_sources():
+            source = <Source>item
+            if source.writes():
+                found.append((source.writes(), len(found), source))
+        return [((<Source>s).file.decode("utf-8", "replace"), (<Source>s).line.decode("utf-8", "replace"), n,
+                 (<Source>s).batched_writes()) for n, _, s in heapq.nlargest(limit, found)]
+
+    def latencies(self):
+        """The fine histograms since start, one tuple of counts for each of ``LATENCY_KINDS``."""
+        cdef int k, i
+        return tuple([tuple([self.fine[k][i] for i in range(FINE_SLOTS)]) for k in range(LK_COUNT)])
 
     def totals(self):
         """Every counter that has no file or line, as plain Python values keyed by label value."""

@@ -37,10 +37,10 @@ class _Hooks:
         self.server = (PgServer if isinstance(session, PgSession) else MyServer)(self.engine)
         session.attach(self.server)
 
-    def session_closed(self, session) -> None:
-        """Nothing is kept of it."""
+    def ignore(self, *_) -> None:
+        """Nothing is kept or written of it."""
 
-    server_closed = session_closed
+    session_closed = server_closed = refused = slow_batch = ignore
 
 
 def _pg_answer(sent: bytes, writes: int) -> bytes:

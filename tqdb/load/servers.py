@@ -256,9 +256,13 @@ class MariaDB(ThrowawayServer):
 
 
 class Proxy:
-    """``tqdb serve`` as a process of its own, before servers with an ``address``; ``command`` says which tqdb."""
+    """``tqdb serve`` as a process of its own, before servers with an ``address``.
 
-    def __init__(self, postgres=None, mariadb=None, command: list[str] | None = None, config: str = ""):
+    ``command`` says which tqdb, ``config`` is added to the file, ``options`` are more of ``serve``'s.
+    """
+
+    def __init__(self, postgres=None, mariadb=None, command: list[str] | None = None, config: str = "",
+                 options: tuple[str, ...] = ()):
         self.postgres_port = free_port()
         self.mariadb_port = free_port()
         self.metrics_port = free_port()
@@ -272,16 +276,16 @@ class Proxy:
                          f"[{name}.main]\nprimary = {server.address}\n")
         Path(self.path).write_text(text + config)
         self.log_path = os.path.join(self.directory, "proxy.log")
-        self.command = command or tqdb_command()
+        self.command = [*(command or tqdb_command()), "serve", "-c", self.path, *options]
         self.process: subprocess.Popen | None = None
 
     def start(self):
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                dying_with_parent(*self.command, "serve", "-c", self.path), stdout=log, stderr=log,
-                stdin=subprocess.DEVNULL, start_new_session=True)
+                dying_with_parent(*self.command), stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                start_new_session=True)
         deadline = time.monotonic() + START_SECONDS
-        while " ready " not in self.log():
+        while not re.search(r"\bready (postgres|mariadb)=", self.log()):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise TqdbError(f"the proxy did not start:\n{self.log()}")
             time.sleep(0.02)

@@ -1,0 +1,113 @@
+"""``tqdb top``: the dashboard's figures in a terminal."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from contextlib import ExitStack
+from functools import partial
+
+from rich.box import SIMPLE
+from rich.columns import Columns
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tqdb.errors import TqdbError
+
+BARS = " ▁▂▃▄▅▆▇█"
+SOURCES = 10
+EVENTS = 5
+
+
+def fetch(address: str) -> dict:
+    """``/stats.json`` of the proxy whose HTTP listens on ``address``; TqdbError if it does not answer."""
+    try:
+        with urllib.request.urlopen(f"http://{address}/stats.json", timeout=5) as answer:
+            return json.load(answer)
+    except (OSError, urllib.error.URLError, ValueError) as e:
+        raise TqdbError(f"no tqdb answers on http://{address}/: {getattr(e, 'reason', e)}") from None
+
+
+def _number(value: float | None, digits: int = 0) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
+
+
+def _spark(values: list[float], top: float) -> str:
+    return "".join(BARS[min(8, round(8 * v / top))] if top else " " for v in values)
+
+
+def _table(title: str, columns: tuple[str, ...], rows: list[tuple]) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    if not rows:
+        table.add_row("nothing yet", *[""] * (len(columns) - 1))
+    return table
+
+
+def view(s: dict, address: str, width: int) -> Group:
+    """The figures of one ``/stats.json``."""
+    state = Text("ready", "green") if s["ready"] else Text(f"not ready: {s['ready_reason']}", "red")
+    head = Text.assemble(("tqdb ", "bold"), f"{s['version']} on {address}, up {s['uptime_seconds']:,.0f} s, ", state)
+    figures = _table("", ("", "per second", "total"), [
+        ("writes", _number(s["writes_per_second"]), _number(s["writes_total"])),
+        ("database operations", _number(s["operations_per_second"]), _number(s["write_operations_total"])),
+    ])
+    gain = _table("last 10 seconds", ("", ""), [
+        ("writes per operation", _number(s["aggregation_factor"], 1)),
+        ("batched", _number(s["effectiveness_percent"], 1) + " %"),
+        ("gathering now", _number(s["gathered"])),
+        ("batches under way", _number(s["batches_running"])),
+    ])
+    latency = _table("latency, ms", ("", "p50", "p95", "p99"), [
+        (kind, *(_number(found[p], 2) for p in ("p50", "p95", "p99")))
+        for kind, found in s["latency_ms"].items() if found["p50"] is not None])
+    history = s["history"][-max(10, width - 30):]
+    highest = max([1.0, *(h["writes"] for h in history)])
+    chart = Group(
+        Text.assemble(("writes/s      ", "bold"), (_spark([h["writes"] for h in history], highest), "cyan"),
+                      f" {highest:,.0f}"),
+        Text.assemble(("operations/s  ", "bold"), (_spark([h["operations"] for h in history], highest), "yellow")))
+    falling = lambda found: sorted(((k, _number(n)) for k, n in found.items() if n),  # noqa: E731
+                                   key=lambda p: -int(p[1].replace(",", "")))
+    connections = [(f"client {c['protocol']} {c['state']}", c["count"]) for c in s["client_connections"] if c["count"]]
+    connections += [(f"server {c['protocol']} {c['state']}", c["count"]) for c in s["server_connections"] if c["count"]]
+    backends = [(f"{b['protocol']} {b['address']}", "up" if b["up"] else "not tried yet" if b["up"] is None
+                 else f"down: {b['error']}") for b in s["backends"]]
+    sources = [(f"{x['file'] or '(no hint)'}{':' + x['line'] if x['line'] else ''}", _number(x["writes"]),
+                f"{100 * x['batched'] / x['writes']:.1f} %") for x in s["sources"][:SOURCES]]
+    parts = [head, chart, Columns([figures, gain, latency]),
+             Columns([_table("why writes went alone", ("reason", "writes"), falling(s["individual"])),
+                      _table("why batches left", ("reason", "batches"), falling(s["flush"])),
+                      _table("connections", ("", "number"), connections), _table("backends", ("", ""), backends)]),
+             _table("where writes come from", ("place", "writes", "batched"), sources)]
+    parts += [Text(f"{e['age']:,.0f} s ago  {e['level']}  {e['message']}", "red" if e["level"] == "error" else "yellow")
+              for e in s["events"][-EVENTS:]]
+    return Group(*parts)
+
+
+def run(address: str, once: bool, interval: float) -> int:
+    """Shows them until Ctrl-C: on a terminal in place, elsewhere one below the other."""
+    console = Console()
+
+    def look() -> Group:
+        return view(fetch(address), address, console.width)
+
+    with ExitStack() as stack:
+        show = console.print
+        first = look()
+        if not once and console.is_terminal:
+            live = stack.enter_context(Live(first, console=console, screen=True, auto_refresh=False))
+            show = partial(live.update, refresh=True)
+        try:
+            show(first)
+            while not once:
+                time.sleep(interval)
+                show(look())
+        except KeyboardInterrupt:
+            pass
+    return 0
