@@ -2,6 +2,7 @@
 load generator and the null backend).
 
 ``TQDB_DEBUG=1`` compiles with bounds checks, line tracing and C assertions; ``make debug`` sets it.
+``TQDB_COUNTING_SWITCH=1`` lets the metrics' counters be turned off, for ``scripts/cost-of-metrics`` alone.
 """
 
 import os
@@ -19,6 +20,7 @@ extensions = [
         "tqdb._core",
         ["tqdb/_core.pyx"],
         depends=glob("tqdb/core/*.pxi"),
+        define_macros=[("TQDB_COUNTING_SWITCH", "1")] if os.environ.get("TQDB_COUNTING_SWITCH") == "1" else [],
         extra_compile_args=FLAGS,
     ),
     *(Extension(f"tqdb.load.{name}", [f"tqdb/load/{name}.pyx"], depends=["tqdb/load/epoll.pxd"],

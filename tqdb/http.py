@@ -3,6 +3,7 @@
 import logging
 import socket
 import time
+from collections import deque
 from collections.abc import Iterator
 from importlib.resources import files
 from selectors import EVENT_READ, EVENT_WRITE
@@ -17,6 +18,7 @@ MAX_CONNECTIONS = 64
 IDLE_SECONDS = 30
 READ_BYTES = 65536
 STEP_SECONDS = 0.0005       # that one turn of the loop may spend on a body made in parts
+SEND_BYTES = 131072         # that it may send of one
 
 
 class HttpServer:
@@ -76,7 +78,7 @@ class Connection:
         self.server = server
         self.sock = sock
         self.http = h11.Connection(h11.SERVER)
-        self.out = b""
+        self.out: deque[memoryview] = deque()       # what is still to be sent
         self.making = False         # a body is being made
         self.request: h11.Request | None = None
         self.timer = None
@@ -105,7 +107,7 @@ class Connection:
             self.http.receive_data(data)
             self._process()
         except h11.RemoteProtocolError as e:
-            self._reply(e.error_status_hint, "text/plain; charset=utf-8", b"bad request\n", close=True)
+            self._reply(e.error_status_hint, "text/plain; charset=utf-8", [b"bad request\n"], close=True)
 
     def _process(self) -> None:
         while self.sock is not None and not self.out and not self.making:
@@ -129,7 +131,7 @@ class Connection:
             log.exception("a request failed")
             status, kind, body = 500, "text/plain; charset=utf-8", b"internal error\n"
         if isinstance(body, bytes):
-            self._reply(status, kind, body, head=method == "HEAD")
+            self._reply(status, kind, [body], head=method == "HEAD")
         else:
             self.making = True
             self._make(status, kind, body, [], method == "HEAD")
@@ -149,31 +151,39 @@ class Connection:
             log.exception("a request failed")
             status, kind, made = 500, "text/plain; charset=utf-8", [b"internal error\n"]
         self.making = False
-        self._reply(status, kind, b"".join(made), head=head)
+        self._reply(status, kind, made, head=head)
 
-    def _reply(self, status: int, kind: str, body: bytes, head: bool = False, close: bool = False) -> None:
-        headers = [("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")]
+    def _reply(self, status: int, kind: str, body: list[bytes], head: bool = False, close: bool = False) -> None:
+        headers = [("Content-Type", kind), ("Content-Length", str(sum(map(len, body)))), ("Cache-Control", "no-store")]
         if close:
             headers.append(("Connection", "close"))
         try:
-            self.out += self.http.send(h11.Response(status_code=status, headers=headers))
+            sent = [h11.Response(status_code=status, headers=headers)]
             if not head:
-                self.out += self.http.send(h11.Data(data=body))
-            self.out += self.http.send(h11.EndOfMessage())
+                sent += [h11.Data(data=part) for part in body if part]
+            for event in (*sent, h11.EndOfMessage()):
+                data = self.http.send(event)
+                if data:
+                    self.out.append(memoryview(data))
         except h11.LocalProtocolError:
             self.close()
             return
         self._send()
 
     def _send(self) -> None:
+        left = SEND_BYTES
         try:
-            sent = self.sock.send(self.out)
+            while self.out and left > 0:
+                sent = self.sock.send(self.out[0][:left])
+                left -= sent
+                self.out[0] = self.out[0][sent:]
+                if not self.out[0]:
+                    self.out.popleft()
         except BlockingIOError:
-            sent = 0
+            pass
         except OSError:
             self.close()
             return
-        self.out = self.out[sent:]
         if self.out:
             self.server.loop.watch(self.sock, EVENT_WRITE, self._ready)
             return

@@ -4,11 +4,14 @@ Everything here runs in the proxy's loop: ``exposition`` is a generator whose st
 """
 
 import json
+import os
+import resource
 import time
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
@@ -115,7 +118,7 @@ class Metrics(Collector):
         self.recent = recent
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
-        self.process = ProcessCollector(registry=None)
+        self.started = time.time()
         self.samples: deque[Sample] = deque(maxlen=WINDOW_SECONDS + 2)
         self.history: deque[tuple] = deque(maxlen=HISTORY_SECONDS)
         self._take_sample()
@@ -164,7 +167,7 @@ class Metrics(Collector):
                      for found in count_states(self.server.sessions))
 
     def collect(self):
-        """Every family without a file and a line."""
+        """Every family without a file and a line; all totals are read before the first."""
         stats = self.server.engine.stats
         totals = stats.totals()
         rates = self.rates()
@@ -215,7 +218,24 @@ class Metrics(Collector):
         yield _counter("tqdbproxy_label_sets_dropped", "Statements counted under file and line 'other' because "
                        "max_label_sets was reached", [], {(): stats.label_sets_dropped})
         yield _gauge("tqdbproxy_build_info", "1, with the version as a label", ["version"], {__version__: 1})
-        yield from self.process.collect()
+        yield from self._process()
+
+    def _process(self):
+        """As the library's ProcessCollector, which lists every open descriptor: with thousands of them too long."""
+        with open("/proc/self/statm", encoding="ascii") as f:
+            virtual, resident = (int(pages) * resource.getpagesize() for pages in f.read().split()[:2])
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        yield GaugeMetricFamily("process_virtual_memory_bytes", "Virtual memory size in bytes.", value=virtual)
+        yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory size in bytes.", value=resident)
+        yield GaugeMetricFamily("process_start_time_seconds", "Start time of the process since unix epoch in seconds.",
+                                value=self.started)
+        yield CounterMetricFamily("process_cpu_seconds", "Total user and system CPU time spent in seconds.",
+                                  value=usage.ru_utime + usage.ru_stime)
+        yield GaugeMetricFamily("process_max_fds", "Maximum number of open file descriptors.",
+                                value=resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        opened = os.stat("/proc/self/fd").st_size       # their number, since Linux 6.2
+        if opened:
+            yield GaugeMetricFamily("process_open_fds", "Number of open file descriptors.", value=opened)
 
     # --- what the HTTP server asks ----------------------------------------------------------------
 
@@ -225,12 +245,13 @@ class Metrics(Collector):
         return content_type, self._parts(encoder, content_type.startswith("application/openmetrics-text"))
 
     def _parts(self, encoder, openmetrics: bool) -> Iterator[bytes]:
-        """All counters are read in the first step, so that they fit together; what follows only renders."""
+        """What must fit together is read in the first step: what places have counted, and all totals."""
         snapshot = SourceSnapshot(self.server.engine.stats)
-        families = list(self.collect())
+        families = self.collect()
+        first = next(families)
         yield b""
         end = b"# EOF\n" if openmetrics else b""
-        for family in families:
+        for family in chain([first], families):
             yield encoder(_One(family)).removesuffix(end)
         for name, family in _SOURCE_FAMILIES:
             yield encoder(_One(family)).removesuffix(end)

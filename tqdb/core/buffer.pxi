@@ -10,6 +10,24 @@ cdef extern from *:
         const unsigned char *u = (const unsigned char *)p;
         return ((uint32_t)u[0] << 8) | u[1];
     }
+    /* memcmp(a, b, n) == 0 without a call for what is short, as labels are */
+    static inline int tq_same(const char *a, const char *b, size_t n) {
+        uint64_t a8, b8, y8, z8;
+        uint32_t a4, b4, y4, z4;
+        if (n > 16) return memcmp(a, b, n) == 0;
+        if (n >= 8) {
+            memcpy(&a8, a, 8); memcpy(&b8, b, 8);
+            memcpy(&y8, a + n - 8, 8); memcpy(&z8, b + n - 8, 8);
+            return ((a8 ^ b8) | (y8 ^ z8)) == 0;
+        }
+        if (n >= 4) {
+            memcpy(&a4, a, 4); memcpy(&b4, b, 4);
+            memcpy(&y4, a + n - 4, 4); memcpy(&z4, b + n - 4, 4);
+            return ((a4 ^ b4) | (y4 ^ z4)) == 0;
+        }
+        while (n--) if (a[n] != b[n]) return 0;
+        return 1;
+    }
     static inline int tq_clz64(uint64_t v) { return __builtin_clzll(v); }
     static inline void tq_put_be16(char *p, uint32_t v) {
         p[0] = (char)(v >> 8); p[1] = (char)v;
@@ -20,6 +38,7 @@ cdef extern from *:
     """
     uint32_t tq_be32(const char* p) nogil
     uint32_t tq_be16(const char* p) nogil
+    bint tq_same(const char* a, const char* b, size_t n) nogil
     int tq_clz64(uint64_t v) nogil
     void tq_put_be16(char* p, uint32_t v) nogil
     void tq_put_be32(char* p, uint32_t v) nogil

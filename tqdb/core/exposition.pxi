@@ -14,11 +14,26 @@ cdef list REASON_LABELS = [b',reason="%s"} ' % r.encode() for r in REASONS]
 cdef list EDGE_LABELS = [b',le="%s"} ' % e.encode() for e in (*(str(float(b)) for b in SECONDS_BOUNDS), "+Inf")]
 
 
-cdef int put_number(Buffer out, uint64_t value) except -1:
-    """The number and the end of its line."""
-    cdef char[24] digits
-    cdef int k = 24
-    k -= 1
+cdef (const char*)[15] EDGE_TEXT
+cdef Py_ssize_t[15] EDGE_BYTES
+for _i, _text in enumerate(EDGE_LABELS):
+    EDGE_TEXT[_i] = PyBytes_AS_STRING(_text)
+    EDGE_BYTES[_i] = PyBytes_GET_SIZE(_text)
+
+cdef enum:
+    EDGE_ROOM = 16                  # bytes of a bucket's edge, at most
+    NUMBER_ROOM = 24                # of a number and the end of its line
+
+
+cdef inline char* put_text(char* to, const char* p, Py_ssize_t n) noexcept nogil:
+    memcpy(to, p, n)
+    return to + n
+
+
+cdef inline char* put_number(char* to, uint64_t value) noexcept nogil:
+    """The number and the end of its line; returns what is behind them."""
+    cdef char[NUMBER_ROOM] digits
+    cdef int k = NUMBER_ROOM - 1
     digits[k] = b"\n"
     while True:
         k -= 1
@@ -26,18 +41,20 @@ cdef int put_number(Buffer out, uint64_t value) except -1:
         value //= 10
         if value == 0:
             break
-    return out.append(digits + k, 24 - k)
+    return put_text(to, digits + k, NUMBER_ROOM - k)
 
 
 cdef class SourceSnapshot:
     """What every place had counted at one moment. ``len()`` places; each method renders a slice of them as bytes."""
     cdef SourceCounters* rows
     cdef list labels
+    cdef Buffer head                # the labels of the samples being rendered
 
     def __init__(self, Stats stats):
         cdef list sources = stats.all_sources()
         cdef Py_ssize_t i
         self.labels = []
+        self.head = Buffer()
         self.rows = <SourceCounters*>malloc(len(sources) * sizeof(SourceCounters))
         if self.rows == NULL:
             raise MemoryError()
@@ -51,6 +68,20 @@ cdef class SourceSnapshot:
     def __len__(self):
         return len(self.labels)
 
+    cdef int name_labels(self, Py_ssize_t i, int q) except -1:
+        self.head.clear()
+        self.head.append_bytes(<bytes>self.labels[i])
+        return self.head.append_bytes(<bytes>TYPE_LABELS[q])
+
+    cdef int put_sample(self, Buffer out, bytes name, const char* more, Py_ssize_t nmore, uint64_t value) except -1:
+        """One line: the name, the labels that ``name_labels`` made, ``more`` of them, the value."""
+        cdef char* begin = out.reserve(PyBytes_GET_SIZE(name) + self.head.size() + nmore + NUMBER_ROOM)
+        cdef char* to = put_text(begin, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
+        to = put_text(to, self.head.ptr(), self.head.size())
+        to = put_number(put_text(to, more, nmore), value)
+        out.end += to - begin
+        return 0
+
     def queries(self, Py_ssize_t start, Py_ssize_t stop):
         """``tqdbproxy_query_total``."""
         cdef Buffer out = Buffer()
@@ -59,9 +90,8 @@ cdef class SourceSnapshot:
         for i in range(start, min(stop, len(self.labels))):
             for q in range(QT_COUNT):
                 if self.rows[i].queries[q]:
-                    self.open_sample(out, QUERY_SAMPLE, i, q)
-                    out.append(b',cached="false"} ', 17)
-                    put_number(out, self.rows[i].queries[q])
+                    self.name_labels(i, q)
+                    self.put_sample(out, QUERY_SAMPLE, b',cached="false"} ', 17, self.rows[i].queries[q])
         return out.take()
 
     def latency(self, Py_ssize_t start, Py_ssize_t stop):
@@ -74,17 +104,17 @@ cdef class SourceSnapshot:
         for i in range(start, min(stop, len(self.labels))):
             for q in range(QT_COUNT):
                 if self.rows[i].queries[q]:
+                    self.name_labels(i, q)
                     h = &self.rows[i].latency[q]
                     seen = 0
+                    out.reserve(SECONDS_BUCKETS * (
+                        PyBytes_GET_SIZE(BUCKET_SAMPLE) + self.head.size() + EDGE_ROOM + NUMBER_ROOM))
                     for b in range(SECONDS_BUCKETS):
                         seen += h.bucket[b]
-                        self.open_sample(out, BUCKET_SAMPLE, i, q)
-                        out.append_bytes(<bytes>EDGE_LABELS[b])
-                        put_number(out, seen)
-                    self.open_sample(out, COUNT_SAMPLE, i, q)
-                    out.append(b"} ", 2)
-                    put_number(out, seen)
-                    self.open_sample(out, SUM_SAMPLE, i, q)
+                        self.put_sample(out, BUCKET_SAMPLE, EDGE_TEXT[b], EDGE_BYTES[b], seen)
+                    self.put_sample(out, COUNT_SAMPLE, b"} ", 2, seen)
+                    out.append_bytes(SUM_SAMPLE)
+                    out.append(self.head.ptr(), self.head.size())
                     out.append_bytes(b"} %.9g\n" % h.total)
         return out.take()
 
@@ -96,26 +126,22 @@ cdef class SourceSnapshot:
         for i in range(start, min(stop, len(self.labels))):
             for q in range(QT_REPLACE + 1):
                 if self.rows[i].queries[q]:
-                    self.open_sample(out, BATCHED_SAMPLE, i, q)
-                    out.append(b"} ", 2)
-                    put_number(out, self.rows[i].batched[q])
+                    self.name_labels(i, q)
+                    self.put_sample(out, BATCHED_SAMPLE, b"} ", 2, self.rows[i].batched[q])
         return out.take()
 
     def excluded(self, Py_ssize_t start, Py_ssize_t stop):
         """``tqdbproxy_write_excluded_total``."""
         cdef Buffer out = Buffer()
         cdef Py_ssize_t i
+        cdef bytes reason
         cdef int q, r
         for i in range(start, min(stop, len(self.labels))):
             for q in range(QT_REPLACE + 1):
                 for r in range(R_COUNT):
                     if self.rows[i].excluded[q][r]:
-                        self.open_sample(out, EXCLUDED_SAMPLE, i, q)
-                        out.append_bytes(<bytes>REASON_LABELS[r])
-                        put_number(out, self.rows[i].excluded[q][r])
+                        self.name_labels(i, q)
+                        reason = <bytes>REASON_LABELS[r]
+                        self.put_sample(out, EXCLUDED_SAMPLE, PyBytes_AS_STRING(reason), PyBytes_GET_SIZE(reason),
+                                        self.rows[i].excluded[q][r])
         return out.take()
-
-    cdef inline int open_sample(self, Buffer out, bytes name, Py_ssize_t i, int q) except -1:
-        out.append_bytes(name)
-        out.append_bytes(<bytes>self.labels[i])
-        return out.append_bytes(<bytes>TYPE_LABELS[q])

@@ -451,7 +451,7 @@ cdef class Session(Endpoint):
     # --- counting ---------------------------------------------------------------------------------
 
     cdef inline int begin_timing(self) except -1:
-        if not self.timing:
+        if COUNTING and not self.timing:
             self.timing = True
             self.started = self.engine.now
             self.timed_source = self.source
@@ -471,23 +471,22 @@ cdef class Session(Endpoint):
         return 0
 
     cdef inline int set_source(self, Scan* s) except -1:
-        cdef Source src = self.source
         self.qtype = s.qtype
+        if not COUNTING:
+            return 0
         if s.hint_error:
             self.engine.stats.hint_errors[self.dialect] += 1
         if s.file == NULL and s.line == NULL:
             self.source = self.engine.stats.none
-        elif (PyBytes_GET_SIZE(src.file) != s.nfile or PyBytes_GET_SIZE(src.line) != s.nline
-                or memcmp(PyBytes_AS_STRING(src.file), s.file, s.nfile) != 0
-                or memcmp(PyBytes_AS_STRING(src.line), s.line, s.nline) != 0):
+        elif not self.same_source(s):
             self.source = self.engine.stats.source(s.file, s.nfile, s.line, s.nline)
         return 0
 
     cdef inline bint same_source(self, Scan* s):
         cdef Source src = self.source
-        return (PyBytes_GET_SIZE(src.file) == s.nfile and PyBytes_GET_SIZE(src.line) == s.nline
-                and memcmp(PyBytes_AS_STRING(src.file), s.file, s.nfile) == 0
-                and memcmp(PyBytes_AS_STRING(src.line), s.line, s.nline) == 0)
+        return not COUNTING or (PyBytes_GET_SIZE(src.file) == s.nfile and PyBytes_GET_SIZE(src.line) == s.nline
+                and tq_same(PyBytes_AS_STRING(src.file), s.file, s.nfile)
+                and tq_same(PyBytes_AS_STRING(src.line), s.line, s.nline))
 
     cdef inline int count_alone(self, int qtype, int reason, Source source) except -1:
         self.engine.stats.database_queries += 1
@@ -523,9 +522,10 @@ cdef class Session(Endpoint):
         if self.busy() and self.comparable():
             self.blocked = self.waiting = True
             return A_WAIT
-        if self.nwrites and not (s.qtype == self.qtype and self.same_source(s)):
+        if not self.nwrites:
+            self.set_source(s)
+        elif s.qtype != self.qtype or not self.same_source(s):
             return self.wait_for_held()
-        self.set_source(s)
         reason = self.exclusion(nmsg, s.flags, s.ntuples)
         shape = self.text_shape(sql, s, b"") if reason == R_COUNT else None
         if shape is None or shape.verdict is None:

@@ -1,5 +1,25 @@
 # Counters of the hot path: plain C integers, read by the metrics collector at scrape time.
 
+cdef extern from *:
+    """
+    #ifdef TQDB_COUNTING_SWITCH
+    static int tq_counting = 1;
+    #define TQ_COUNTING tq_counting
+    #define tq_set_counting(on) (tq_counting = (on))
+    #else
+    #define TQ_COUNTING 1
+    #define tq_set_counting(on) ((void)(on))
+    #endif
+    """
+    bint COUNTING "TQ_COUNTING"
+    void tq_set_counting(bint on) nogil
+
+
+def set_counting(bint on):
+    """Turns counting off and on where the build allows it (``scripts/cost-of-metrics``); else nothing happens."""
+    tq_set_counting(on)
+
+
 cdef enum QueryType:
     QT_INSERT = 0
     QT_UPDATE
@@ -96,6 +116,8 @@ ctypedef struct SecondsHistogram:
 
 cdef inline void observe_size(SizeHistogram* h, double value) noexcept nogil:
     cdef int i = 0
+    if not COUNTING:
+        return
     while i < SIZE_BUCKETS - 1 and value > SIZE_EDGE[i]:
         i += 1
     h.bucket[i] += 1
@@ -104,6 +126,8 @@ cdef inline void observe_size(SizeHistogram* h, double value) noexcept nogil:
 
 cdef inline void observe_seconds(SecondsHistogram* h, double value) noexcept nogil:
     cdef int i = 0
+    if not COUNTING:
+        return
     while i < SECONDS_BUCKETS - 1 and value > SECONDS_EDGE[i]:
         i += 1
     h.bucket[i] += 1
@@ -113,6 +137,8 @@ cdef inline void observe_seconds(SecondsHistogram* h, double value) noexcept nog
 cdef inline void observe_fine(uint64_t* h, double seconds) noexcept nogil:
     cdef uint64_t micros = <uint64_t>(seconds * 1e6) if seconds > 0 else 0
     cdef int doublings
+    if not COUNTING:
+        return
     if micros < FINE_STEPS:
         h[micros] += 1
         return
@@ -225,12 +251,16 @@ cdef class Stats:
 
     cdef inline void count_batched(self, int qt, int writes, Source src) noexcept:
         """Writes of one session that went to the database together with others'."""
+        if not COUNTING:
+            return
         self.batched[qt] += writes
         src.n.batched[qt] += writes
         src.n.queries[qt] += writes
 
     cdef inline void count_individual(self, int qt, int reason, Source src) noexcept:
         """One write that goes to the database alone."""
+        if not COUNTING:
+            return
         self.individual[qt][reason] += 1
         self.backend_writes[qt] += 1
         if reason != R_NO_HINT:

@@ -5,6 +5,7 @@ import time
 
 from tqdb import policy
 from tqdb._core import Engine, MyServer, MySession, PgServer, PgSession
+from tqdb.errors import TqdbError
 from tqdb.load._null import MY_GREETING, PG_WELCOME, my, pg
 from tqdb.load.messages import insert
 from tqdb.load.null import rows
@@ -117,19 +118,20 @@ def run(seconds: float, step) -> list[dict]:
                 _turn(sessions, chunks, answer, writes)
                 for session, _ in sessions:
                     session.take_out()
-            before = sum(hooks.engine.stats.totals()["batched"].values())
+            if {session.last_batch_size for session, _ in sessions} != {writes}:
+                raise TqdbError(f"engine: {protocol}, {label}: the writes of a turn did not go as one batch")
             used, turns, end = 0.0, 0, time.perf_counter() + seconds
             while time.perf_counter() < end:
                 used += _turn(sessions, chunks, answer, writes)
                 for session, _ in sessions:
                     session.take_out()
                 turns += 1
-            done = sum(hooks.engine.stats.totals()["batched"].values()) - before
+            done = turns * writes
             per_second = done / used
             results.append({
                 "scenario": "engine", "label": label, "database": protocol, "path": "engine", "target_per_s": None,
                 "writes_per_s": round(per_second, 1), "reached": None, "p50_ms": 0.0, "p95_ms": 0.0, "p99_ms": 0.0,
-                "avg_batch": round(done / turns, 1), "aggregation_factor": round(done / turns, 1),
+                "avg_batch": float(writes), "aggregation_factor": float(writes),
                 "cpu_us_per_write": {"proxy": round(used / done * 1e6, 3)}, "cores": {"proxy": 1.0},
                 "busiest": "proxy (1.00 cores)", "memory_mib": {}, "connections": count, "depth": each,
                 "commit_ms": 0.0, "at": "", "rounds": [round(per_second, 1)]})
