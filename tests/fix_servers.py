@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import shlex
+import shutil
 import sys
 import urllib.request
 
@@ -17,8 +18,12 @@ from tqdb.load.servers import MariaDB, Postgres, Proxy
 
 
 def tqdb_command() -> list[str]:
-    chosen = os.environ.get("TQDB_BIN")
-    return shlex.split(chosen) if chosen else [sys.executable, "-m", "tqdb"]
+    chosen = shlex.split(os.environ.get("TQDB_BIN", ""))
+    if not chosen:
+        return [sys.executable, "-m", "tqdb"]
+    program = shutil.which(chosen[0])
+    assert program, f"TQDB_BIN: there is no {chosen[0]}"
+    return [os.path.abspath(program), *chosen[1:]]
 
 
 class ProxyUnderTest(Proxy):

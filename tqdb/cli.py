@@ -37,6 +37,20 @@ def check(args) -> int:
     return run(_configuration(args))
 
 
+def config(args) -> int:
+    from tqdb.reference import ini, markdown
+
+    print(markdown() if args.markdown else ini(), end="")
+    return 0
+
+
+def licenses(args) -> int:
+    from tqdb.licenses import text
+
+    print(text(), end="")
+    return 0
+
+
 def top(args) -> int:
     from tqdb.top import run
 
@@ -99,6 +113,9 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--log-format", choices=log.FORMATS, default="text", help="default text")
             sub.add_argument("--log-level", choices=log.LEVELS, default="info", help="default info")
 
+    sub = command("config", config, "print a commented configuration file with every key")
+    sub.add_argument("--markdown", action="store_true", help="as tables instead")
+
     sub = command("top", top, "the dashboard's figures in the terminal, until Ctrl-C")
     sub.add_argument("address", nargs="?", metavar="HOST:PORT", help="a proxy's [metrics] listen; default: the "
                      "configuration's")
@@ -131,6 +148,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("locust", locust, "Locust with the shipped locustfiles; all of Locust's own options")
     sub.add_argument("arguments", nargs=argparse.REMAINDER, metavar="…", help="Locust's options; --host is a "
                      "database URL (postgresql://user@host:port/db, mysql://…)")
+
+    command("licenses", licenses, "print the licences of tqdb and of everything that is part of it")
     return parser
 
 

@@ -77,18 +77,20 @@ def _name(text: str) -> str:
     return text
 
 
-def _option(default, parse, doc: str):
-    return field(default=default, metadata={"parse": parse, "doc": doc})
+def _option(default, parse, doc: str, example: str = ""):
+    """``example``: shown where there is no default; one that begins with ``;`` is optional."""
+    return field(default=default, metadata={"parse": parse, "doc": doc, "example": example})
 
 
 @dataclass(frozen=True)
 class Metrics:
-    listen: Address | None = _option(None, _listen, "address of /metrics, /healthz and the dashboard")
+    listen: Address | None = _option(None, _listen, "address of the dashboard, /metrics, /stats.json, /healthz, /readyz",
+                                    "127.0.0.1:9090")
 
 
 @dataclass(frozen=True)
 class WriteBatch:
-    max_batch_size: int = _option(1000, _whole(1, 100000), "rows in one batch")
+    max_batch_size: int = _option(1000, _whole(1, 100000), "rows in one batch: the one knob most users need")
     max_wait_ms_limit: int = _option(1000, _whole(1, 3600000), "hints above it are cut to it, milliseconds")
     max_batch_bytes: int = _option(1048576, _whole(1024, 15728640), "bytes of one batch")
     max_label_sets: int = _option(1000, _whole(0, 1000000), "bound on metric series by file and line")
@@ -107,13 +109,13 @@ class Limits:
 @dataclass(frozen=True)
 class Backend:
     name: str
-    primary: Address = _option(None, parse_address, "the server: host:port, [ipv6]:port or unix:/path")
+    primary: Address = _option(None, parse_address, "the server: host:port, [ipv6]:port or unix:/path", "127.0.0.1:{server}")
 
 
 @dataclass(frozen=True)
 class Protocol:
-    listen: Address | None = _option(None, _listen, "address to listen on")
-    socket: str | None = _option(None, _path, "Unix socket to listen on as well")
+    listen: Address | None = _option(None, _listen, "address to listen on", "127.0.0.1:{own}")
+    socket: str | None = _option(None, _path, "Unix socket to listen on as well", "; /run/tqdb/{socket}")
     default: str = _option("main", _name, "name of the backend section that serves")
     backends: dict[str, Backend] = field(default_factory=dict)
 

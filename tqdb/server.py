@@ -1,6 +1,7 @@
 """The running proxy: listeners, backends, the core's hooks, signals, reload and drain."""
 
 import errno
+import gc
 import logging
 import os
 import resource
@@ -193,6 +194,9 @@ class Server:
             sock = self._listen_tcp(self.config.metrics.listen)
             self.addresses["metrics"] = format_address(sock)
             self.http = HttpServer(self.loop, sock, self.metrics)
+        policy.warm_up()
+        gc.collect()
+        gc.freeze()             # a full collection then has only to look at what came later
         self.loop.call_later(1, self._sweep)
         for state in self.backends.values():
             self._probe(state)

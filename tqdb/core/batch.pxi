@@ -5,7 +5,8 @@
 cdef enum:
     MAX_SHAPES = 10000              # analysed statement shapes kept
     MAX_GROUPS_PER_CLASS = 2000
-    ANALYSES_PER_SECOND = 200       # parser calls; past that, unknown shapes are relayed without one
+    ANALYSED_PER_SECOND = 65536     # bytes given to a parser; past that, unknown shapes are relayed without one
+    ANALYSIS_COST = 256             # bytes that every call of a parser counts besides
     MAX_SHAPE_BYTES = 16384         # prefix and suffix of a statement that is taken apart
     MAX_PARAMETERS = 65535          # of one statement, on both protocols
     MAX_TOGETHER = 3                # failures of a pipeline after which its members are halved
@@ -164,7 +165,7 @@ cdef class Engine:
     cdef uint64_t ddl_epoch
     cdef uint64_t settings_epoch
     cdef double analysis_second
-    cdef int analysis_count
+    cdef Py_ssize_t analysed            # bytes, in this second
     cdef readonly dict cancel_keys      # what a cancel names its target by -> session, see the dialects
     cdef readonly int gathered          # writes waiting in groups now
     cdef readonly int batches_running
@@ -235,12 +236,15 @@ cdef class Engine:
 
     # --- shapes -----------------------------------------------------------------------------------
 
-    cdef bint may_analyse(self) noexcept:
+    cdef bint may_analyse(self, Py_ssize_t size) noexcept:
+        """Whether a parser may be called once more: its time grows with the text, and everybody waits meanwhile."""
         if self.now - self.analysis_second >= 1.0:
             self.analysis_second = self.now
-            self.analysis_count = 0
-        self.analysis_count += 1
-        return self.analysis_count <= ANALYSES_PER_SECOND
+            self.analysed = 0
+        if self.analysed >= ANALYSED_PER_SECOND:
+            return False
+        self.analysed += size + ANALYSIS_COST
+        return True
 
     cdef Shape keep_shape(self, key, Shape shape):
         if len(self.shapes) >= MAX_SHAPES:
@@ -260,7 +264,7 @@ cdef class Engine:
         found = self.shapes.get(key)
         if found is not None:
             return <Shape>found
-        if not self.may_analyse():
+        if not self.may_analyse(s.first_end - s.core_start + len(suffix)):
             return None
         verdict = self.hooks.analyze(dialect, prefix, p[s.values_start:s.first_end], suffix)
         return self.keep_shape(key, Shape(FORM_CUT, prefix, skeleton, suffix, verdict, formats != b""))
@@ -272,7 +276,7 @@ cdef class Engine:
         found = self.shapes.get(key)
         if found is not None:
             return <Shape>found
-        if not self.may_analyse():
+        if not self.may_analyse(s.core_end - s.core_start):
             return None
         verdict = self.hooks.analyze_statement(dialect, p[s.core_start:s.core_end])
         return self.keep_shape(key, Shape(FORM_WHOLE, b"", skeleton, b"", verdict, formats != b""))
@@ -284,7 +288,7 @@ cdef class Engine:
         found = self.shapes.get(key)
         if found is not None:
             return <Shape>found
-        if not self.may_analyse():
+        if not self.may_analyse(len(core)):
             return None
         verdict = None
         pieces = None
