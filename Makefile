@@ -8,11 +8,13 @@ PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
 ARGS ?=
 CORE := setup.py $(wildcard tqdb/*.pyx tqdb/core/*.pxi tqdb/load/*.pyx tqdb/load/*.pxd)
 BENCH := TQDB_SLOWSYNC=build/slowsync.so $(VENV)/bin/tqdb bench --pictures bench-results
+# what goes into the executable
+PARTS := packaging/tqdb.spec packaging/entry.py tqdb/dashboard.html $(wildcard tqdb/*.py tqdb/*/*.py locustfiles/*.py)
 DEBUG ?= 0
 
 .DEFAULT_GOAL := help
 .PHONY: help run build test test-drivers lint bench bench-1k bench-10k bench-100k bench-1m bench-all \
-	locust locust-headless binary clean debug
+	locust locust-headless binary deb wheel clean debug
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,8 +62,17 @@ locust-headless: build $(VENV)/.locust  ## a minute of Locust without its web pa
 	@$(VENV)/bin/tqdb locust $(if $(findstring --host,$(ARGS)),,--throwaway) --headless -u 50 -r 50 -t 60s \
 		--only-summary --html bench-results/locust.html --csv bench-results/locust $(ARGS)
 
-binary: build $(VENV)/.locust $(VENV)/.binary  ## one executable, dist/tqdb
-	@$(VENV)/bin/pyinstaller --noconfirm --log-level WARN packaging/tqdb.spec
+binary: dist/tqdb  ## one executable, dist/tqdb
+
+dist/tqdb: $(VENV)/.binary $(PARTS)
+	@scripts/ensure-system binutils
+	@$(VENV)/bin/pyinstaller --noconfirm --log-level ERROR packaging/tqdb.spec
+
+deb: dist/tqdb  ## a Debian package of the executable, dist/tqdb_VERSION_ARCH.deb
+	@scripts/build-deb
+
+wheel: build  ## a wheel, for Python 3.11 or later on this machine's kind
+	@$(PIP) wheel -c constraints.txt --no-build-isolation --no-deps -w dist .
 
 debug:  ## build with bounds checks, line tracing and C assertions
 	@rm -f tqdb/_core.c tqdb/load/_gen.c tqdb/load/_null.c $(VENV)/.built
@@ -114,5 +125,5 @@ $(VENV)/.locust: $(VENV)/.built
 	@touch $@
 
 $(VENV)/.binary: $(VENV)/.built
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[binary]'
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[bench,locust,binary]'
 	@touch $@

@@ -4,12 +4,24 @@ The archive behind it (see tqdb.spec) is unpacked beside everything else, into t
 loader makes at the start and removes at the end.
 """
 
+import ctypes
 import os
+import signal
 import stat
 import sys
 import zipfile
 
 from tqdb.cli import main
+
+PR_SET_PDEATHSIG = 1        # prctl(2)
+
+
+def end_with_loader() -> None:
+    """Whoever kills the process that was started kills the proxy with it, which is that one's child."""
+    loader = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != loader:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def unpack_tools() -> None:
@@ -23,7 +35,7 @@ def unpack_tools() -> None:
                 tools.extract(entry, sys._MEIPASS)
 
 
+end_with_loader()
 if sys.argv[1:2] == ["locust"] or "--pictures" in sys.argv:
     unpack_tools()
-
 sys.exit(main())

@@ -6,9 +6,9 @@ import struct
 from rich.console import Console
 from rich.table import Table
 
+from tqdb.backends import resolve
 from tqdb.config import Backend, Config
 from tqdb.errors import TqdbError
-from tqdb.server import resolve
 
 
 def _receive(sock: socket.socket, n: int) -> bytes:

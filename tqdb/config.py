@@ -84,8 +84,8 @@ def _option(default, parse, doc: str, example: str = ""):
 
 @dataclass(frozen=True)
 class Metrics:
-    listen: Address | None = _option(None, _listen, "address of the dashboard, /metrics, /stats.json, /healthz, /readyz",
-                                    "127.0.0.1:9090")
+    listen: Address | None = _option(
+        None, _listen, "address of the dashboard, /metrics, /stats.json, /healthz, /readyz", "127.0.0.1:9090")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ class Limits:
 @dataclass(frozen=True)
 class Backend:
     name: str
-    primary: Address = _option(None, parse_address, "the server: host:port, [ipv6]:port or unix:/path", "127.0.0.1:{server}")
+    primary: Address = _option(
+        None, parse_address, "the server: host:port, [ipv6]:port or unix:/path", "127.0.0.1:{server}")
 
 
 @dataclass(frozen=True)

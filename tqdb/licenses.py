@@ -48,8 +48,8 @@ def _of(distribution: importlib.metadata.Distribution) -> str:
     short = meta.get("License-Expression") or next(
         (c.rpartition(" :: ")[2] for c in meta.get_all("Classifier") or () if c.startswith("License ::")), "") or (
         meta.get("License") or "").partition("\n")[0]
-    texts = [f.read_text(encoding="utf-8", errors="replace") for f in map(
-        lambda f: Path(distribution.locate_file(f)), distribution.files or ()) if _TEXTS.search(str(f)) and f.is_file()]
+    paths = [Path(distribution.locate_file(f)) for f in distribution.files or () if _TEXTS.search(str(f))]
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in paths if path.is_file()]
     return "\n\n".join([f"{meta['Name']} {meta['Version']}: {short or 'see its text'}", *map(str.strip, texts)])
 
 

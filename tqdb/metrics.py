@@ -222,7 +222,7 @@ class Metrics(Collector):
 
     def _process(self):
         """As the library's ProcessCollector, which lists every open descriptor: with thousands of them too long."""
-        with open("/proc/self/statm", encoding="ascii") as f:
+        with open("/proc/self/statm", "rb") as f:
             virtual, resident = (int(pages) * resource.getpagesize() for pages in f.read().split()[:2])
         usage = resource.getrusage(resource.RUSAGE_SELF)
         yield GaugeMetricFamily("process_virtual_memory_bytes", "Virtual memory size in bytes.", value=virtual)

@@ -1,6 +1,5 @@
 """The running proxy: listeners, backends, the core's hooks, signals, reload and drain."""
 
-import errno
 import gc
 import logging
 import os
@@ -9,125 +8,24 @@ import signal
 import socket
 import time
 from logging import ERROR, INFO, WARNING
-from selectors import EVENT_READ, EVENT_WRITE
+from selectors import EVENT_READ
 
 from tqdb import policy
 from tqdb._core import Engine, MyServer, MySession, PgServer, PgSession, Stats, Stream
-from tqdb.config import Address, Backend, Config, Protocol, differences, read_file
+from tqdb.backends import BackendState, Connector, resolve, tune
+from tqdb.config import Address, Config, Protocol, differences, read_file
 from tqdb.errors import ConfigError, TqdbError
 from tqdb.http import HttpServer
 from tqdb.log import Recent, event
 from tqdb.loop import Loop
 from tqdb.metrics import Metrics
+from tqdb.notify import Notifier
 
 ACCEPTS_PER_TURN = 64
+SAME_SIGNAL_SECONDS = 0.2   # Ctrl-C reaches the frozen executable twice: its loader passes on what it gets
 LINGER_SECONDS = 10         # how long a closing connection may take to read what is still for it
 PROBE_SECONDS = 5           # between attempts to reach a backend that is not known to be up
 SESSIONS = {"postgres": (PgSession, PgServer), "mariadb": (MySession, MyServer)}
-
-
-class BackendState:
-    """A backend and whether it was reachable at its last use or probe."""
-
-    def __init__(self, protocol: str, backend: Backend):
-        self.protocol = protocol
-        self.backend = backend
-        self.addresses = resolve(backend.primary)
-        self.up: bool | None = None
-        self.error = "not tried yet"
-
-
-def resolve(address: Address) -> list[tuple[int, object]]:
-    """``(family, sockaddr)`` candidates. Names are looked up here, at start and reload, never in the loop."""
-    if address.unix:
-        return [(socket.AF_UNIX, address.host)]
-    try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except OSError as e:
-        raise TqdbError(f"{address}: {e.strerror or e}") from None
-    return [(family, sockaddr) for family, _, _, _, sockaddr in found]
-
-
-def tune(sock: socket.socket) -> None:
-    sock.setblocking(False)
-    if sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-
-class Connector:
-    """A non-blocking attempt to reach a backend, trying its addresses in turn; ``done(sock, error)`` once."""
-
-    def __init__(self, loop: Loop, addresses: list[tuple[int, object]], timeout: float, done):
-        self.loop = loop
-        self.addresses = list(addresses)
-        self.done = done
-        self.sock: socket.socket | None = None
-        self.error = "no address"
-        self.timer = loop.call_later(timeout, self._timed_out)
-        self.starting = True
-        self._next()
-        self.starting = False
-
-    def _next(self) -> None:
-        while self.addresses:
-            family, address = self.addresses.pop(0)
-            try:
-                self.sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-                tune(self.sock)
-                code = self.sock.connect_ex(address)
-            except OSError as e:
-                code = e.errno or errno.EIO
-            if code in (0, errno.EINPROGRESS, errno.EAGAIN):
-                self.loop.watch(self.sock, EVENT_WRITE, self._ready)
-                return
-            self._failed(code)
-        self._finish(None)
-
-    def _failed(self, code: int) -> None:
-        self.error = os.strerror(code)
-        if self.sock is not None:
-            self.loop.unwatch(self.sock)
-            self.sock.close()
-            self.sock = None
-
-    def _ready(self, mask: int) -> None:
-        if self.sock is None:
-            return          # cancelled by an event before this one
-        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self._failed(code)
-            self._next()
-            return
-        self.loop.unwatch(self.sock)
-        self._finish(self.sock)
-
-    def _timed_out(self) -> None:
-        self.addresses.clear()
-        self._failed(errno.ETIMEDOUT)
-        self._finish(None)
-
-    def _finish(self, sock: socket.socket | None) -> None:
-        if self.starting:
-            # the caller is in the middle of a message: it hears of it from the loop
-            self.loop.call_later(0, lambda: self._finish(sock))
-            self.starting = False
-            return
-        self.timer.cancel()
-        done, self.done = self.done, None
-        self.sock = None
-        if done is not None:
-            done(sock, self.error)
-        elif sock is not None:
-            sock.close()
-
-    def cancel(self) -> None:
-        self.done = None
-        self.timer.cancel()
-        if self.sock is not None:
-            self.loop.unwatch(self.sock)
-            self.sock.close()
-            self.sock = None
 
 
 class Server:
@@ -164,6 +62,7 @@ class Server:
         self.draining_until: float | None = None
         for name, protocol in config.protocols():
             self.backends[name] = BackendState(name, protocol.backend)
+        self.notifier = Notifier()
         self.recent = Recent()
         logging.getLogger().addHandler(self.recent)
         self.metrics = Metrics(self, self.recent)
@@ -201,7 +100,14 @@ class Server:
         for state in self.backends.values():
             self._probe(state)
         self.ready = True
+        self.notifier.tell("READY=1")
+        if self.notifier.watchdog_seconds is not None:
+            self._feed_watchdog()
         event(INFO, "ready", "ready " + " ".join(f"{k}={v}" for k, v in self.addresses.items()), **self.addresses)
+
+    def _feed_watchdog(self) -> None:
+        self.notifier.tell("WATCHDOG=1", f"STATUS={len(self.sessions)} clients")
+        self.loop.call_later(self.notifier.watchdog_seconds, self._feed_watchdog)
 
     def _listen_tcp(self, address: Address) -> socket.socket:
         try:
@@ -424,11 +330,15 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
 
+        ended = -SAME_SIGNAL_SECONDS
+
         def on_signal(mask):
+            nonlocal ended
             for number in woken.recv(64):
                 if number == signal.SIGHUP:
                     self.reload()
-                else:
+                elif time.monotonic() - ended >= SAME_SIGNAL_SECONDS:
+                    ended = time.monotonic()
                     self.shut_down()
 
         self.loop.watch(woken, EVENT_READ, on_signal)
@@ -452,6 +362,7 @@ class Server:
         event(INFO, "draining", f"draining: {len(self.sessions)} sessions, up to {limit:g} s",
               sessions=len(self.sessions), seconds=limit)
         self.draining_until = time.monotonic() + limit
+        self.notifier.tell("STOPPING=1", f"STATUS=draining {len(self.sessions)} clients")
         for _, sock in self.listeners:
             self.loop.unwatch(sock)
             sock.close()
@@ -485,6 +396,11 @@ class Server:
 
     def reload(self) -> None:
         """Reads the file again. A broken one changes nothing; what needs a restart is named."""
+        self.notifier.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._reload()
+        self.notifier.tell("READY=1")
+
+    def _reload(self) -> None:
         if self.config.source in ("", "command line"):
             event(WARNING, "reload_refused", "reload: started without a configuration file, nothing to read")
             return

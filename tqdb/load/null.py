@@ -49,11 +49,12 @@ def serve(protocol: str, port: int) -> int:
 class NullServer(ThrowawayServer):
     """A null backend in a process of its own."""
 
+    unprivileged = False
+
     def __init__(self, protocol: str):
         self.name = f"null-{protocol}"
         self.protocol = protocol
         super().__init__()
-        self.account = None
 
     def _launch(self) -> None:
         self._spawn(*tqdb_command(), "bench", "--null-backend", self.protocol, "--port", str(self.port))

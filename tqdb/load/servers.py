@@ -98,12 +98,13 @@ class ThrowawayServer(ABC):
     """A server process with its own data directory. ``port`` on 127.0.0.1, ``socket`` a Unix socket."""
 
     name = ""
+    unprivileged = True         # it does not run as root
 
     def __init__(self):
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.directory = tempfile.mkdtemp(prefix=f"tqdb-{self.name}-")
-        self.account = _account()
+        self.account = _account() if self.unprivileged else None
         if self.account is not None:
             os.chown(self.directory, self.account.pw_uid, self.account.pw_gid)
         self.process: subprocess.Popen | None = None

@@ -1,0 +1,114 @@
+"""Backends: where they are, whether they were reachable, and connecting to them without blocking."""
+
+import errno
+import os
+import socket
+from selectors import EVENT_WRITE
+
+from tqdb.config import Address, Backend
+from tqdb.errors import TqdbError
+from tqdb.loop import Loop
+
+
+class BackendState:
+    """A backend and whether it was reachable at its last use or probe."""
+
+    def __init__(self, protocol: str, backend: Backend):
+        self.protocol = protocol
+        self.backend = backend
+        self.addresses = resolve(backend.primary)
+        self.up: bool | None = None
+        self.error = "not tried yet"
+
+
+def resolve(address: Address) -> list[tuple[int, object]]:
+    """``(family, sockaddr)`` candidates. Names are looked up here, at start and reload, never in the loop."""
+    if address.unix:
+        return [(socket.AF_UNIX, address.host)]
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except OSError as e:
+        raise TqdbError(f"{address}: {e.strerror or e}") from None
+    return [(family, sockaddr) for family, _, _, _, sockaddr in found]
+
+
+def tune(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+class Connector:
+    """A non-blocking attempt to reach a backend, trying its addresses in turn; ``done(sock, error)`` once."""
+
+    def __init__(self, loop: Loop, addresses: list[tuple[int, object]], timeout: float, done):
+        self.loop = loop
+        self.addresses = list(addresses)
+        self.done = done
+        self.sock: socket.socket | None = None
+        self.error = "no address"
+        self.timer = loop.call_later(timeout, self._timed_out)
+        self.starting = True
+        self._next()
+        self.starting = False
+
+    def _next(self) -> None:
+        while self.addresses:
+            family, address = self.addresses.pop(0)
+            try:
+                self.sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+                tune(self.sock)
+                code = self.sock.connect_ex(address)
+            except OSError as e:
+                code = e.errno or errno.EIO
+            if code in (0, errno.EINPROGRESS, errno.EAGAIN):
+                self.loop.watch(self.sock, EVENT_WRITE, self._ready)
+                return
+            self._failed(code)
+        self._finish(None)
+
+    def _failed(self, code: int) -> None:
+        self.error = os.strerror(code)
+        if self.sock is not None:
+            self.loop.unwatch(self.sock)
+            self.sock.close()
+            self.sock = None
+
+    def _ready(self, mask: int) -> None:
+        if self.sock is None:
+            return          # cancelled by an event before this one
+        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._failed(code)
+            self._next()
+            return
+        self.loop.unwatch(self.sock)
+        self._finish(self.sock)
+
+    def _timed_out(self) -> None:
+        self.addresses.clear()
+        self._failed(errno.ETIMEDOUT)
+        self._finish(None)
+
+    def _finish(self, sock: socket.socket | None) -> None:
+        if self.starting:
+            # the caller is in the middle of a message: it hears of it from the loop
+            self.loop.call_later(0, lambda: self._finish(sock))
+            self.starting = False
+            return
+        self.timer.cancel()
+        done, self.done = self.done, None
+        self.sock = None
+        if done is not None:
+            done(sock, self.error)
+        elif sock is not None:
+            sock.close()
+
+    def cancel(self) -> None:
+        self.done = None
+        self.timer.cancel()
+        if self.sock is not None:
+            self.loop.unwatch(self.sock)
+            self.sock.close()
+            self.sock = None
