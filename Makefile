@@ -13,7 +13,7 @@ PARTS := packaging/tqdb.spec packaging/entry.py tqdb/dashboard.html $(wildcard t
 DEBUG ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-drivers lint bench bench-1k bench-10k bench-100k bench-1m bench-all \
+.PHONY: help run build test test-drivers test-package lint bench bench-1k bench-10k bench-100k bench-1m bench-all \
 	locust locust-headless binary deb wheel clean debug
 
 help:  ## list the targets
@@ -37,6 +37,13 @@ test-drivers: build $(VENV)/.dev $(VENV)/.drivers  ## the tests with drivers, th
 	@scripts/ensure-system node
 	@cd tests/node && npm install --silent --no-audit --no-fund --no-package-lock
 	@$(VENV)/bin/pytest tests/test_drivers.py tests/test_orms.py tests/test_node.py $(ARGS)
+
+test-package: dist/tqdb $(VENV)/.dev  ## as root: the Debian package in a minimal Debian, which is made for it
+	@scripts/ensure-system servers
+	@scripts/ensure-system debootstrap
+	@test -d build/debian/usr || debootstrap --variant=minbase bookworm build/debian >build/debootstrap.log
+	@TQDB_DEB=$$(scripts/build-deb) TQDB_DEB_NEWER=$$(scripts/build-deb 99.0.0) TQDB_BIN=dist/tqdb \
+		TQDB_DEBIAN_ROOT=$(CURDIR)/build/debian $(VENV)/bin/pytest tests/test_package.py $(ARGS)
 
 lint: build $(VENV)/.dev  ## ruff, cython-lint, import-linter
 	@$(VENV)/bin/ruff check .

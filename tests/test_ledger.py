@@ -95,7 +95,7 @@ def test_postgres(start_proxy):
             return connection.execute, connection.close
 
         ledger = play(server, connect, psycopg.Error)
-        assert proxy.stats()["batched_writes_total"] > 0
+        assert proxy.stats()["batched_writes_total"] > 0, proxy.stats()
         with psycopg.connect(server.dsn()) as admin:
             account(ledger, [k for k, in admin.execute("SELECT k FROM ledger")])
 
@@ -113,7 +113,7 @@ def test_mariadb(start_proxy):
             return connection.cursor().execute, connection._force_close
 
         ledger = play(server, connect, pymysql.Error)
-        assert proxy.stats()["batched_writes_total"] > 0
+        assert proxy.stats()["batched_writes_total"] > 0, proxy.stats()
         with server.connect(database="d") as admin, admin.cursor() as cursor:
             cursor.execute("SELECT k FROM ledger")
             account(ledger, [k for k, in cursor.fetchall()])
