@@ -15,9 +15,10 @@ THROWAWAY = "--throwaway"
 
 
 def locustfiles() -> Path:
-    """The directory of the shipped locustfiles: beside the package, or inside the frozen executable."""
-    base = Path(getattr(sys, "_MEIPASS", Path(__file__).parent.parent.parent))
-    return base / "locustfiles"
+    """The directory of the shipped locustfiles: a checkout's, an installed package's, the frozen executable's."""
+    package = Path(__file__).parent.parent
+    places = [Path(getattr(sys, "_MEIPASS", package.parent)), package]
+    return next(place / "locustfiles" for place in places if (place / "locustfiles/common.py").is_file())
 
 
 def _option(args: list[str], *names: str) -> str | None:
