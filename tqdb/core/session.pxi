@@ -484,9 +484,10 @@ cdef class Session(Endpoint):
 
     cdef inline bint same_source(self, Scan* s):
         cdef Source src = self.source
-        return not COUNTING or (PyBytes_GET_SIZE(src.file) == s.nfile and PyBytes_GET_SIZE(src.line) == s.nline
-                and tq_same(PyBytes_AS_STRING(src.file), s.file, s.nfile)
-                and tq_same(PyBytes_AS_STRING(src.line), s.line, s.nline))
+        return not COUNTING or (
+            PyBytes_GET_SIZE(src.file) == s.nfile and PyBytes_GET_SIZE(src.line) == s.nline
+            and tq_same(PyBytes_AS_STRING(src.file), s.file, s.nfile)
+            and tq_same(PyBytes_AS_STRING(src.line), s.line, s.nline))
 
     cdef inline int count_alone(self, int qtype, int reason, Source source) except -1:
         self.engine.stats.database_queries += 1
