@@ -58,7 +58,8 @@ def judge(dialect: int, verdict, rows: list[list[bytes | None]] | None
     No answer means: relay.
     """
     if not rows:
-        facts = Facts(False, "table", why="the catalogue does not show it")
+        why = "the catalogue does not show it" if rows is not None else "the catalogue answered with an error"
+        facts = Facts(False, "table", why=why)
     else:
         try:
             row = [None if v is None else v.decode("utf-8", "replace") for v in rows[0]]

@@ -14,6 +14,7 @@ cdef enum:
     MAX_STRIKES = 3                 # surprises in a row after which a group pauses until facts are asked again
 
 cdef double FACTS_SECONDS = 60.0
+cdef double FACTS_RETRY_SECONDS = 2.0    # after the catalogue has answered with an error
 cdef double SLOW_BATCH_SECONDS = 1.0     # a batch that takes longer is worth a line in the log
 cdef double NEVER = 1e300
 

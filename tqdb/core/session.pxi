@@ -734,7 +734,7 @@ cdef class Session(Endpoint):
             facts.state = T_OPEN if ok else T_REFUSED
             facts.reason = REASONS.index(reason)
             facts.epoch = self.probe_epoch
-            facts.expires = self.engine.now + FACTS_SECONDS
+            facts.expires = self.engine.now + (FACTS_SECONDS if rows is not None else FACTS_RETRY_SECONDS)
             if not self.closed:
                 self.probe_answered(group, facts)
             self.engine.facts_known(facts)
