@@ -97,7 +97,7 @@ def test_the_dashboard_shows_what_stats_json_says(page, proxy, postgres, mariadb
             for cell, p in zip(row[1:], ("p50", "p95", "p99"), strict=True):
                 wanted = s["latency_ms"][kind][p]
                 assert number(cell) == (wanted if wanted is None else pytest.approx(wanted, rel=0.01, abs=0.5))
-        places = [f"{x['file']}:{x['line']}" if x["file"] else "(no hint)" for x in s["sources"]]
+        places = [":".join(filter(None, (x["file"], x["line"]))) or "(no hint)" for x in s["sources"]]
         assert [row[0] for row in tables["sources"][1:]] == places
         assert [number(row[1]) for row in tables["sources"][1:]] == [x["writes"] for x in s["sources"]]
         assert [number(row[2]) for row in tables["sources"][1:]] == [

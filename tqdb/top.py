@@ -1,7 +1,8 @@
 """``tqdb top``: the dashboard's figures in a terminal."""
 
 import json
-import time
+import signal
+import threading
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
@@ -97,17 +98,17 @@ def run(address: str, once: bool, interval: float) -> int:
     def look() -> Group:
         return view(fetch(address), address, console.width)
 
+    ended = threading.Event()
     with ExitStack() as stack:
         show = console.print
         first = look()
-        if not once and console.is_terminal:
-            live = stack.enter_context(Live(first, console=console, screen=True, auto_refresh=False))
-            show = partial(live.update, refresh=True)
-        try:
-            show(first)
-            while not once:
-                time.sleep(interval)
-                show(look())
-        except KeyboardInterrupt:
-            pass
+        if not once:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: ended.set())
+            if console.is_terminal:
+                live = stack.enter_context(Live(first, console=console, screen=True, auto_refresh=False))
+                show = partial(live.update, refresh=True)
+        show(first)
+        while not once and not ended.wait(interval):
+            show(look())
     return 0
