@@ -30,15 +30,24 @@ def tqdb_command() -> list[str]:
     return [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "tqdb"]
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now, and that no outgoing connection takes meanwhile."""
+    """A TCP port of 127.0.0.1 that nobody listens on now, and that no outgoing connection takes meanwhile.
+
+    No port is given twice: whoever got it before may not listen yet.
+    """
     while True:
         port = random.choice(PORTS)
+        if port in _given:
+            continue
         with socket.socket() as sock:
             try:
                 sock.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _given.add(port)
             return port
 
 
