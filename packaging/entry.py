@@ -24,6 +24,15 @@ def end_with_loader() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def leave_terminals_group() -> None:
+    """Ctrl-C goes to the loader and everything in its process group, and the loader passes its own on.
+
+    A proxy must get it once: the second one ends a drain. It reads no terminal, so it may be in a group of its own.
+    """
+    if os.getpgrp() != os.getpid():     # one that another executable of ours has started has no loader
+        os.setpgid(0, 0)
+
+
 def unpack_tools() -> None:
     with zipfile.ZipFile(sys.executable) as tools:
         for entry in tools.infolist():
@@ -36,6 +45,8 @@ def unpack_tools() -> None:
 
 
 end_with_loader()
+if sys.argv[1:2] == ["serve"]:
+    leave_terminals_group()
 if sys.argv[1:2] == ["locust"] or "--pictures" in sys.argv:
     unpack_tools()
 sys.exit(main())

@@ -201,10 +201,12 @@ def test_one_line_of_json_per_event(start_proxy, mariadb):
 
         # a table whose writes go alone, told once
         session = RawPostgres(proxy.postgres_port)
-        session.query("CREATE TABLE secret (a int); CREATE VIEW v AS SELECT a FROM secret")
-        for n in range(3):
-            session.query(f"/* max_wait_ms:5 */ INSERT INTO pg_catalog.pg_class VALUES ({n}, 'hush')")
-            session.query(f"/* max_wait_ms:5 */ INSERT INTO secret VALUES ({n})")
+        session.query("CREATE TABLE secret (a text); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS "
+                      "'BEGIN NOTIFY x; RETURN NEW; END'; CREATE TRIGGER t BEFORE INSERT ON secret FOR EACH ROW "
+                      "EXECUTE FUNCTION f()")
+        for _ in range(3):
+            session.query("/* max_wait_ms:5 */ INSERT INTO secret VALUES ('hush')")
+        assert [e["table"] for e in events(proxy, "goes_alone")] == ["secret"]
         session.close()
 
         server.kill()
@@ -232,6 +234,18 @@ def test_one_line_of_json_per_event(start_proxy, mariadb):
         assert proxy.process.wait(20) == 0
         assert events(proxy, "drained")
         assert "hush" not in proxy.log() and "swordfish" not in proxy.log() and "INSERT" not in proxy.log()
+
+
+def test_a_failed_analysis_is_told_without_the_statement(monkeypatch, caplog):
+    """An error's own words may quote what was being read."""
+    from tqdb import policy
+
+    def fail(*_):
+        raise KeyError("hush")
+
+    monkeypatch.setattr(policy.analysis, "analyze_statement", fail)
+    assert policy.analyze_statement(0, b"UPDATE t SET a = 'hush'") is None
+    assert "KeyError in fail" in caplog.text and "hush" not in caplog.text
 
 
 def test_a_slow_batch_is_told(start_proxy, postgres, pg, table):

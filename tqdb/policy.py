@@ -4,7 +4,7 @@ import logging
 import re
 import time
 from functools import lru_cache
-from logging import INFO
+from logging import ERROR, INFO
 
 from tqdb import __version__, analysis
 from tqdb.analysis import DIALECTS
@@ -18,12 +18,22 @@ _SHOW = re.compile(r"(?:\s|/\*.*?\*/)*show\s+tqdb\s+status\s*;?\s*\Z", re.IGNORE
 _SELECT = re.compile(r"(?:\s|/\*.*?\*/)*select\b", re.IGNORECASE | re.DOTALL)
 
 
+def _analysis_failed(dialect: int, error: Exception) -> None:
+    """Without the error's own words, which may quote the statement."""
+    frame = error.__traceback__
+    while frame.tb_next is not None:
+        frame = frame.tb_next
+    where = f"{frame.tb_frame.f_code.co_name}, line {frame.tb_lineno}"
+    event(ERROR, "analysis_failed", f"analysis of a {DIALECTS[dialect]} statement failed ({type(error).__name__} in "
+          f"{where}); its shape is relayed", protocol=DIALECTS[dialect], error=type(error).__name__, where=where)
+
+
 def analyze(dialect: int, prefix: bytes, values: bytes, suffix: bytes):
     """See ``analysis.analyze``; a parser that fails in an unforeseen way means: relay."""
     try:
         return analysis.analyze(dialect, prefix, values, suffix)
-    except Exception:
-        log.exception("analysis of a %s statement failed; its shape is relayed", DIALECTS[dialect])
+    except Exception as e:
+        _analysis_failed(dialect, e)
         return None
 
 
@@ -31,8 +41,8 @@ def analyze_statement(dialect: int, sql: bytes):
     """See ``analysis.analyze_statement``; a parser that fails in an unforeseen way means: relay."""
     try:
         return analysis.analyze_statement(dialect, sql)
-    except Exception:
-        log.exception("analysis of a %s statement failed; its shape is relayed", DIALECTS[dialect])
+    except Exception as e:
+        _analysis_failed(dialect, e)
         return None
 
 

@@ -22,7 +22,6 @@ from tqdb.metrics import Metrics
 from tqdb.notify import Notifier
 
 ACCEPTS_PER_TURN = 64
-SAME_SIGNAL_SECONDS = 0.2   # Ctrl-C reaches the frozen executable twice: its loader passes on what it gets
 LINGER_SECONDS = 10         # how long a closing connection may take to read what is still for it
 PROBE_SECONDS = 5           # between attempts to reach a backend that is not known to be up
 SESSIONS = {"postgres": (PgSession, PgServer), "mariadb": (MySession, MyServer)}
@@ -330,15 +329,11 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
 
-        ended = -SAME_SIGNAL_SECONDS
-
         def on_signal(mask):
-            nonlocal ended
             for number in woken.recv(64):
                 if number == signal.SIGHUP:
                     self.reload()
-                elif time.monotonic() - ended >= SAME_SIGNAL_SECONDS:
-                    ended = time.monotonic()
+                else:
                     self.shut_down()
 
         self.loop.watch(woken, EVENT_READ, on_signal)

@@ -151,8 +151,7 @@ cdef class MySession(Session):
         code, sqlstate = MY_ERRORS[kind]
         if kind == "protocol" or kind == "order":
             self.engine.stats.protocol_errors[self.dialect] += 1
-        self.engine.stats.count_refused(self.dialect, kind)
-        self.engine.hooks.refused(self, kind, message)
+        self.count_refusal(kind, message)
         if kind == "shutdown" and self.state == MY_READY:
             self.finish()           # as the server does: an idle client expects no packet
         elif not self.closed:

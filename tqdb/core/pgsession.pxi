@@ -141,8 +141,7 @@ cdef class PgSession(Session):
         severity, sqlstate = PG_ERRORS[kind]
         if kind == "protocol":
             self.engine.stats.protocol_errors[self.dialect] += 1
-        self.engine.stats.count_refused(self.dialect, kind)
-        self.engine.hooks.refused(self, kind, message)
+        self.count_refusal(kind, message)
         if not self.closed:
             self.out.append_bytes(pg_error(severity, sqlstate, message))
             self.finish()

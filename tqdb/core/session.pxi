@@ -256,6 +256,11 @@ cdef class Session(Endpoint):
         """Tells the client, in its protocol's form, that the connection ended with the outcome unknown."""
         return 0
 
+    cdef int count_refusal(self, str kind, str message) except -1:
+        self.engine.stats.count_refused(self.dialect, kind)
+        self.engine.hooks.refused(self, kind, message)
+        return 0
+
     cpdef refuse(self, str kind, str message):
         """Ends the session with an error of the proxy's own; ``kind`` names it, see the dialects."""
         self.finish()
