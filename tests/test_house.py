@@ -36,6 +36,40 @@ def test_the_core_imports_no_room_above_it():
         assert not [name for name in imported if name.startswith("tqdb")], room
 
 
+def core_rooms() -> dict[str, str]:
+    """The core's rooms in the order in which they are included, without comments and texts."""
+    order = re.findall(r'^include "(core/\w+\.pxi)"', (ROOT / "tqdb/_core.pyx").read_text(), re.MULTILINE)
+    code = {}
+    for room in order:
+        text = re.sub(r'""".*?"""', "", (ROOT / "tqdb" / room).read_text(), flags=re.DOTALL)
+        code[room] = re.sub(r"#.*|b?f?'[^'\\n]*'|b?f?\"[^\"\\n]*\"", "", text)
+    return code
+
+
+def defined_in(code: str) -> set[str]:
+    """Names that a room gives to those behind it: classes, functions, enum members, constants."""
+    names = set(re.findall(r"^(?:cdef|cpdef)?\s*class (\w+)[(:]", code, re.MULTILINE))
+    names |= set(re.findall(r"^(?:cdef|cpdef|def)\s[^=\n]*?(\w+)\(", code, re.MULTILINE))
+    names |= set(re.findall(r"^(?:cdef\s+[\w*\[\]]+\s+)?([A-Z][A-Z0-9_]+)(?:\[\d+\])*\s*(?:=|$)", code, re.MULTILINE))
+    for body in re.findall(r"^cdef enum[^\n]*:\n((?:[ ]+\w[^\n]*\n|\s*\n)+)", code, re.MULTILINE):
+        names |= set(re.findall(r"^\s+([A-Z]\w+)", body, re.MULTILINE))
+    return names
+
+
+def test_the_core_uses_only_rooms_below():
+    rooms = core_rooms()
+    assert len(rooms) > 20
+    assert {f"core/{room.name}" for room in (ROOT / "tqdb/core").glob("*.pxi")} == set(rooms)
+    announced = [(room, name) for room, code in rooms.items()
+                 for name in re.findall(r"^cdef class (\w+)$", code, re.MULTILINE)]
+    assert all(re.search(rf"^cdef class {name}[(:]", rooms[room], re.MULTILINE) for room, name in announced), announced
+    home = {name: i for i, code in enumerate(rooms.values()) for name in defined_in(code)}
+    assert {"Buffer", "Expectations", "Held", "Batch", "Engine", "PgSession", "MyServer", "WAIT", "mix"} <= home.keys()
+    for i, (room, code) in enumerate(rooms.items()):
+        used = set(re.findall(r"(?<![.\w])[A-Za-z_]\w*", code))
+        assert sorted(name for name in used if home.get(name, 0) > i) == [], room
+
+
 def test_every_metric_of_the_contract(proxy, pg, my, table):
     connection = pg()
     connection.execute(f"CREATE TABLE {table} (a int)")

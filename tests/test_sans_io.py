@@ -245,7 +245,9 @@ def test_what_does_not_fit_is_rolled_back_and_goes_alone(answer, end):
     assert server_a.take_out() == server_b.take_out() == pg(b"Q", INSERT + b"\0")
 
 
-def test_a_lost_connection_tells_every_member_and_sends_nothing_again():
+@pytest.mark.parametrize("handed", [False, True])
+def test_a_lost_connection(handed):
+    """Before COMMIT was handed over nothing is kept: the other member goes alone. Afterwards nobody knows."""
     hooks = Hooks()
     a, server_a = logged_in(hooks)
     a.receive(pg(b"Q", INSERT + b"\0"))
@@ -254,7 +256,17 @@ def test_a_lost_connection_tells_every_member_and_sends_nothing_again():
     b.receive(pg(b"Q", INSERT + b"\0"))
     a.receive(pg(b"Q", INSERT + b"\0"))
     leader, other = who_leads(server_a, server_b)
+    leads, joined = (a, b) if leader is server_a else (b, a)
+    leader.receive(pg(b"C", b"BEGIN\0") + pg(b"C", b"SET\0") + pg(b"C", b"INSERT 0 2\0") + pg(b"Z", b"T"))
+    if handed:
+        assert leader.take_out() == pg(b"Q", b"COMMIT\0")
     leader.receive_eof()
-    for session in (a, b):
-        assert b"C08006\0" in session.take_out() and session.closing
-    assert other.take_out() == b""
+    said = leads.take_out()
+    assert b"C08006\0" in said and leads.closing
+    assert (b"outcome is not known" in said) is handed
+    if handed:
+        assert joined.take_out() == said and joined.closing
+        assert other.take_out() == pg(b"X")
+    else:
+        assert joined.take_out() == b"" and not joined.closing
+        assert other.take_out() == pg(b"Q", INSERT + b"\0")

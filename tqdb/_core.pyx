@@ -10,6 +10,7 @@ from libc.string cimport memchr, memcmp, memcpy, memmove
 import hashlib
 import heapq
 import logging
+import sys
 from collections import OrderedDict, deque
 
 log = logging.getLogger("tqdb.core")
@@ -19,13 +20,31 @@ include "core/stats.pxi"
 include "core/exposition.pxi"
 include "core/sqlwords.pxi"
 include "core/sqlscan.pxi"
+include "core/expect.pxi"
 include "core/endpoint.pxi"
-include "core/fingerprint.pxi"
+include "core/shapes.pxi"
+include "core/classes.pxi"
+include "core/held.pxi"
 include "core/batch.pxi"
+include "core/peers.pxi"
+include "core/gather.pxi"
+include "core/depart.pxi"
+include "core/engine.pxi"
+include "core/history.pxi"
 include "core/session.pxi"
+include "core/server.pxi"
 include "core/pgwire.pxi"
+include "core/pgexpect.pxi"
+include "core/pgstatements.pxi"
+include "core/pgsegment.pxi"
+include "core/pglogin.pxi"
 include "core/pgsession.pxi"
+include "core/pgbatch.pxi"
 include "core/pgserver.pxi"
 include "core/mywire.pxi"
+include "core/myanswer.pxi"
+include "core/mylogin.pxi"
+include "core/mycommands.pxi"
 include "core/mysession.pxi"
+include "core/mybatch.pxi"
 include "core/myserver.pxi"

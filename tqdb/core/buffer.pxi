@@ -51,11 +51,14 @@ cdef class Buffer:
 
     A pointer from ``ptr()`` is valid until the next ``append``/``reserve``/``consume`` on this buffer.
     An empty buffer holds no more than ``KEEP_BYTES`` of memory, so an idle connection costs little.
+    ``consumed`` counts all bytes that ever left by the front: ``position()`` is where the next byte will stand
+    in the whole stream, which tells later whether what was appended has been handed over.
     """
     cdef char* data
     cdef Py_ssize_t start
     cdef Py_ssize_t end
     cdef Py_ssize_t cap
+    cdef uint64_t consumed
 
     def __dealloc__(self):
         free(self.data)
@@ -100,8 +103,16 @@ cdef class Buffer:
     cdef inline int append_bytes(self, bytes b) except -1:
         return self.append(PyBytes_AS_STRING(b), PyBytes_GET_SIZE(b))
 
+    cdef inline uint64_t position(self) noexcept:
+        return self.consumed + <uint64_t>(self.end - self.start)
+
+    cdef inline void truncate(self, Py_ssize_t size) noexcept:
+        """Takes back what was appended past ``size`` bytes."""
+        self.end = self.start + size
+
     cdef inline void consume(self, Py_ssize_t n) noexcept:
         self.start += n
+        self.consumed += <uint64_t>n
         if self.start >= self.end:
             self.clear()
 
@@ -114,6 +125,7 @@ cdef class Buffer:
 
     cdef bytes take(self):
         cdef bytes b = PyBytes_FromStringAndSize(self.ptr(), self.size()) if self.size() else b""
+        self.consumed += <uint64_t>self.size()
         self.clear()
         return b
 

@@ -6,6 +6,7 @@ cdef extern from "<sys/socket.h>":
     ssize_t c_recv "recv"(int fd, void* buf, size_t n, int flags) nogil
     ssize_t c_send "send"(int fd, const void* buf, size_t n, int flags) nogil
     int MSG_NOSIGNAL
+    int MSG_PEEK
 cdef extern from "<time.h>":
     cdef struct timespec:
         long tv_sec
@@ -17,9 +18,23 @@ cdef enum:
     SCRATCH_BYTES = 131072          # one read from a socket
     HIGH_WATER = 262144             # a peer's unsent bytes past which its source is no longer read
     LOW_WATER = 65536               # … and below which it is read again
-    BLOCKED_INPUT = 65536           # input kept for a session that waits for a batch
+    BLOCKED_INPUT = 65536           # input kept for a session that waits
     IO_READ = 1                     # selectors.EVENT_READ
     IO_WRITE = 2                    # selectors.EVENT_WRITE
+
+cdef enum Parsed:
+    # what ``parse`` answers besides a number of bytes taken, which is never 0
+    NEED_MORE = -2                  # what is there is the beginning of something
+    WAIT = -3                       # nothing more is to be parsed until ``resume``
+
+cdef enum Cause:
+    # why an endpoint ends
+    C_PEER_GONE = 0                 # its peer has closed or reset the connection
+    C_CUT                           # it is to end at once
+    C_TOLD                          # what is to be said about it lies in ``out``
+    C_SERVER_GONE                   # a session: its server connection has ended
+    C_CLIENT_GONE                   # a server connection: its session has ended
+    C_INTERNAL                      # an exception of the proxy's own
 
 cdef char[131072] SCRATCH
 
@@ -30,22 +45,59 @@ cdef inline double monotonic() noexcept nogil:
     return ts.tv_sec + ts.tv_nsec * 1e-9
 
 
-cdef class Engine
 cdef class Stream
+
+
+cdef class Turn:
+    """What the endpoints of one loop share: the time, the counters, and what is to be done before it sleeps.
+
+    ``hooks`` is the cold side; of it endpoints call ``session_closed`` and ``server_closed``.
+    """
+    cdef public double now
+    cdef public object hooks
+    cdef readonly Stats stats
+    cdef list dirty
+    cdef list resumed
+
+    cpdef settle(self):
+        """Does what lies ready; called after every event, never from within ``parse``."""
+
+    cdef int failed(self, str where, Endpoint ep) except -1:
+        """An exception was caught: it ends the endpoint that it concerns, if any, and nothing else.
+
+        Logged without the exception's own words, which may quote a statement.
+        """
+        kind, _, trace = sys.exc_info()
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        at = f"{trace.tb_frame.f_code.co_name}, line {trace.tb_lineno}" if trace is not None else "unknown"
+        self.stats.count_internal(where)
+        log.error("internal error in %s (%s in %s)%s", where, kind.__name__ if kind else "unknown", at,
+                  "; the connection is closed" if ep is not None else "")
+        if ep is not None:
+            try:
+                ep.disconnect(C_INTERNAL)
+            except Exception as e:
+                self.stats.count_internal("disconnect")
+                log.error("internal error in disconnect (%s)", type(e).__name__)
+                ep.close()
+        return 0
 
 
 cdef class Endpoint:
     """One end of a conversation: bytes come by ``feed``, bytes to send lie in ``out``.
 
-    ``parse`` is the protocol: it consumes whole messages from the front of what it is given and returns how
-    many bytes it took; the rest is kept and offered again with more behind it.
+    ``parse`` is the protocol: it takes one message, or some, from the front of what it is given and answers how many
+    bytes it took, or NEED_MORE, or WAIT; what was not taken is kept and offered again.
     """
-    cdef readonly Engine engine
+    cdef Turn turn
     cdef readonly Buffer out
     cdef Buffer inbuf
     cdef Stream stream
     cdef bint dirty
-    cdef readonly bint closing       # the stream ends once ``out`` is empty
+    cdef bint waiting                # parse has answered WAIT
+    cdef bint resuming               # … and is to go on at the next safe point
+    cdef readonly bint closing       # disconnected; the stream ends once ``out`` is empty
     cdef readonly bint closed
 
     def __cinit__(self, *args, **kwargs):
@@ -55,24 +107,41 @@ cdef class Endpoint:
     cdef Py_ssize_t parse(self, const char* p, Py_ssize_t n) except -1:
         return n
 
+    cdef Py_ssize_t parse_all(self, const char* p, Py_ssize_t n) except -1:
+        """Parses until more is needed or something is to be waited for; returns the bytes taken."""
+        cdef Py_ssize_t i = 0
+        cdef Py_ssize_t used
+        while i < n and not self.closing:
+            used = self.parse(p + i, n - i)
+            if used < 0:
+                self.waiting = used == WAIT
+                break
+            i += used
+        return n if self.closing else i
+
     cdef int feed(self, const char* p, Py_ssize_t n) except -1:
         cdef Py_ssize_t used
-        if self.inbuf.size():
+        if self.closing:
+            return 0
+        if self.inbuf.size() or self.waiting:
             self.inbuf.append(p, n)
-            return self.pump()
-        used = self.parse(p, n)
-        if used < n and not self.closed:
+            return 0 if self.waiting else self.pump()
+        used = self.parse_all(p, n)
+        if used < n:
             self.inbuf.append(p + used, n - used)
         return 0
 
     cdef int pump(self) except -1:
-        """Parses what was kept. Never called from within ``parse``: the engine's ``settle`` does it."""
-        cdef Py_ssize_t used
-        while self.inbuf.size() and not self.closed:
-            used = self.parse(self.inbuf.ptr(), self.inbuf.size())
-            self.inbuf.consume(used)
-            if used == 0:
-                break
+        """Parses what was kept."""
+        if self.inbuf.size() and not self.closing:
+            self.inbuf.consume(self.parse_all(self.inbuf.ptr(), self.inbuf.size()))
+        return 0
+
+    cdef inline int resume(self) except -1:
+        """What was waited for has happened: parsing goes on at the next safe point."""
+        if self.waiting and not self.resuming:
+            self.resuming = True
+            self.turn.resumed.append(self)
         return 0
 
     cdef bint want_read(self) except -1:
@@ -82,9 +151,8 @@ cdef class Endpoint:
         """``out`` has become small: whoever was held back by it may go on."""
         return 0
 
-    cdef int eof(self) except -1:
-        """The peer will send no more."""
-        self.abort()
+    cdef int let_go(self, int cause) except -1:
+        """Settles all that hangs on this endpoint; called once, by ``disconnect``."""
         return 0
 
     cdef int gone(self) except -1:
@@ -95,39 +163,49 @@ cdef class Endpoint:
         """Something is to be sent, or the wish to read has changed: look at it before sleeping."""
         if not self.dirty:
             self.dirty = True
-            self.engine.dirty.append(self)
+            self.turn.dirty.append(self)
         return 0
 
-    cdef int finish(self) except -1:
-        """Close once everything in ``out`` is sent."""
-        self.closing = True
-        self.mark()
+    cdef int disconnect(self, int cause) except -1:
+        """The one way in which an endpoint ends. What lies in ``out`` is still sent, where the cause allows it."""
+        if not self.closing:
+            self.closing = True
+            self.let_go(cause)
+        if cause == C_PEER_GONE or cause == C_CUT:
+            self.close()
+        elif not self.closed:
+            self.mark()
         return 0
 
-    cpdef abort(self):
-        """Close now; what lies in ``out`` is not sent."""
+    cdef int close(self) except -1:
         if self.closed:
-            return
+            return 0
         self.closed = True
         self.out.clear()
         if self.stream is not None:
             self.stream.close()
-        self.inbuf.clear()
-        self.gone()
+        return self.gone()
+
+    def abort(self):
+        """Ends at once; what lies in ``out`` is not sent."""
+        self.disconnect(C_CUT)
 
     # The face for tests, which have no socket.
 
     def receive(self, bytes data):
         """Hands bytes from the peer to this endpoint, as its stream would."""
-        self.feed(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-        self.engine.settle()
+        try:
+            self.feed(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        except Exception:
+            self.turn.failed("parse", self)
+        self.turn.settle()
 
     def receive_eof(self):
-        self.eof()
-        self.engine.settle()
+        self.disconnect(C_PEER_GONE)
+        self.turn.settle()
 
     def take_out(self):
-        """The bytes that its stream would send now."""
+        """The bytes that its stream would send now; they count as handed over."""
         return self.out.take()
 
 
@@ -138,14 +216,12 @@ cdef class Stream:
     cdef object sock
     cdef object poller
     cdef int interest
-    cdef public double opened
 
     def __init__(self, sock, Endpoint endpoint, poller):
         self.sock = sock
         self.fd = sock.fileno()
         self.endpoint = endpoint
         self.poller = poller
-        self.opened = monotonic()
         endpoint.stream = self
         self.interest = IO_READ
         poller.set_interest(self, IO_READ, True)
@@ -153,39 +229,39 @@ cdef class Stream:
 
     def on_io(self, int mask):
         """The socket is ready: reads once or sends what is left. Errors of one connection end with it."""
-        cdef ssize_t n
         cdef Endpoint ep = self.endpoint
-        cdef Engine engine = ep.engine
         if self.fd < 0:
             return          # closed by an event before this one
-        engine.now = monotonic()
+        ep.turn.now = monotonic()
         try:
-            if mask & IO_READ and self.interest & IO_READ:
-                n = c_recv(self.fd, SCRATCH, SCRATCH_BYTES, 0)
-                if n > 0:
-                    ep.feed(SCRATCH, n)
-                elif n == 0:
-                    ep.eof()
-                elif errno != EAGAIN and errno != EINTR:
-                    ep.eof()
-            elif mask & IO_READ:
-                # hung up while not being read: the send below or the next read will tell
-                self.peek()
+            if mask & IO_READ:
+                if self.interest & IO_READ:
+                    self.read()
+                else:
+                    # hung up while not being read: the send below or the next read will tell
+                    self.peek()
             if mask & IO_WRITE and not ep.closed:
                 self.flush()
             if not ep.closed:
                 self.update_interest()
         except Exception:
-            log.exception("internal error on a connection; it is closed")
-            ep.abort()
-        engine.settle()
+            ep.turn.failed("connection", ep)
+        ep.turn.settle()
+
+    cdef int read(self) except -1:
+        cdef ssize_t n = c_recv(self.fd, SCRATCH, SCRATCH_BYTES, 0)
+        if n > 0:
+            return self.endpoint.feed(SCRATCH, n)
+        if n == 0 or (errno != EAGAIN and errno != EINTR):
+            return self.endpoint.disconnect(C_PEER_GONE)
+        return 0
 
     cdef int peek(self) except -1:
         """A peer that is not read for back-pressure and has reset the connection would wake us for ever."""
         cdef char c
-        cdef ssize_t n = c_recv(self.fd, &c, 1, 2)   # MSG_PEEK
+        cdef ssize_t n = c_recv(self.fd, &c, 1, MSG_PEEK)
         if n < 0 and errno != EAGAIN and errno != EINTR:
-            self.endpoint.eof()
+            self.endpoint.disconnect(C_PEER_GONE)
         return 0
 
     cdef int flush(self) except -1:
@@ -199,20 +275,20 @@ cdef class Stream:
                     continue
                 if errno == EAGAIN:
                     break
-                ep.out.clear()
-                ep.eof()
-                return 0
+                return ep.disconnect(C_PEER_GONE)
             ep.out.consume(n)
             if size >= LOW_WATER and ep.out.size() < LOW_WATER:
                 ep.drained()
             size = ep.out.size()
         if ep.closing and not size:
-            ep.abort()
+            ep.close()
         return 0
 
     cdef int update_interest(self) except -1:
         cdef Endpoint ep = self.endpoint
-        cdef int want = (IO_READ if ep.want_read() else 0) | (IO_WRITE if ep.out.size() else 0)
+        cdef int want = IO_WRITE if ep.out.size() else 0
+        if ep.want_read():
+            want |= IO_READ
         if want != self.interest:
             self.interest = want
             self.poller.set_interest(self, want, False)

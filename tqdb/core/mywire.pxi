@@ -52,6 +52,8 @@ cdef enum:
     MY_LOOK = 40                    # bytes of a packet's payload that tell all that is asked of it
     MY_MAX_AUTH = 65536
     EXECUTE_HEAD = 10               # of COM_STMT_EXECUTE: command, statement id, flags, iteration count
+    LAST_PREPARED = 0xFFFFFFFF      # statement id: what was prepared last (MariaDB)
+    MAX_CHARSET_TEXT = 4096         # bytes of a SET that are searched for the names of character sets
     MARK_OK = 0
     MARK_INFILE = 0xFB
     MARK_EOF = 0xFE
@@ -151,6 +153,8 @@ def my_text_row(bytes payload):
         pos += size
     return row
 
+
+cdef bytes MY_QUIT = my_command(COM_QUIT, b"")
 
 # Errors that any statement of the shape meets: privilege, unknown table, column, database, read-only
 MY_TABLE_ERRORS = frozenset((1142, 1143, 1044, 1046, 1049, 1054, 1109, 1146, 1290, 1792, 1136, 1064, 1036))

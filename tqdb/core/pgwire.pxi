@@ -9,6 +9,7 @@ cdef enum PgMessage:
     FE_FUNCTION_CALL = 70   # F
     FE_FLUSH = 72           # H
     FE_PARSE = 80           # P
+    FE_STARTUP = 0          # the start-up message has no type
     FE_QUERY = 81           # Q
     FE_SYNC = 83            # S
     FE_TERMINATE = 88       # X
@@ -25,6 +26,8 @@ cdef enum PgMessage:
     BE_DATA_ROW = 68        # D
     BE_ERROR = 69           # E
     BE_COPY_IN = 71         # G
+    BE_COPY_OUT = 72        # H
+    BE_EMPTY_QUERY = 73     # I
     BE_KEY_DATA = 75        # K
     BE_NOTICE = 78          # N
     BE_AUTHENTICATION = 82  # R
@@ -32,7 +35,11 @@ cdef enum PgMessage:
     BE_ROW_DESCRIPTION = 84   # T
     BE_COPY_BOTH = 87       # W
     BE_READY = 90           # Z
+    BE_COPY_DONE = 99       # c
+    BE_COPY_DATA = 100      # d
     BE_NO_DATA = 110        # n
+    BE_PORTAL_SUSPENDED = 115  # s
+    BE_PARAMETER_DESCRIPTION = 116  # t
 
 cdef enum:
     PROTOCOL_3 = 3
@@ -43,6 +50,8 @@ cdef enum:
     MAX_AUTH_BYTES = 65536          # PG_MAX_AUTH_TOKEN_LENGTH of the server
     PG_HEADER = 5
 
+cdef bytes FLUSH = b"H\0\0\0\4"
+cdef bytes TERMINATE = b"X\0\0\0\4"
 cdef bytes FRONTEND_TYPES = b"BCDEFHPQSXcdfp"
 cdef uint8_t[256] IS_FRONTEND
 for _i in range(256):
@@ -50,9 +59,6 @@ for _i in range(256):
 
 cdef bytes READY_IDLE = b"Z\0\0\0\5I"
 cdef bytes INSERT_ONE = b"C\0\0\0\x0fINSERT 0 1\0"
-cdef bytes PG_BEGIN = b"BEGIN;SET LOCAL lock_timeout=100;"
-cdef bytes QUERY_COMMIT = b"Q\0\0\0\x0bCOMMIT\0"
-cdef bytes QUERY_ROLLBACK = b"Q\0\0\0\x0dROLLBACK\0"
 
 
 cdef bytes pg_message(bytes kind, bytes body):
@@ -85,11 +91,10 @@ cdef bytes DESCRIBE = b"D\0\0\0\6P\0"
 cdef bytes EXECUTE = b"E\0\0\0\x09\0\0\0\0\0"
 cdef bytes SYNC = b"S\0\0\0\4"
 cdef bytes CLOSE_UNNAMED = b"C\0\0\0\6S\0"
-cdef bytes BEGIN_EXTENDED = pg_run(b"BEGIN") + pg_run(b"SET LOCAL lock_timeout=100")
 
 
-cdef bytes pg_sqlstate(const char* body, Py_ssize_t n):
-    """The C field of an ErrorResponse's body, b"" if there is none."""
+cdef bytes pg_field(const char* body, Py_ssize_t n, char wanted):
+    """A field of an ErrorResponse's body, b"" if there is none: ``C`` the SQLSTATE, ``V`` the severity."""
     cdef Py_ssize_t i = 0
     cdef const char* end
     cdef char field
@@ -98,7 +103,7 @@ cdef bytes pg_sqlstate(const char* body, Py_ssize_t n):
         end = <const char*>memchr(body + i + 1, 0, n - i - 1)
         if end == NULL:
             break
-        if field == b"C":
+        if field == wanted:
             return (body + i + 1)[:end - body - i - 1]
         i = end - body + 1
     return b""
@@ -140,9 +145,16 @@ cdef int pg_retry_cause(bytes sqlstate) except -1:
     return RC_ERROR
 
 
+PG_ENDING = (b"FATAL", b"PANIC")        # severities with which the server closes the connection
+
 # Errors that any statement of the shape meets, whatever its values: privilege, missing table, column, schema,
 # read-only transaction.
 PG_TABLE_ERRORS = frozenset((b"42501", b"42P01", b"42703", b"3F000", b"25006", b"42P10"))
+
+
+# client encodings in which a byte below 0x80 may be part of a longer character
+PG_UNSAFE_CHARSETS = frozenset(
+    (b"SJIS", b"BIG5", b"GBK", b"UHC", b"GB18030", b"JOHAB", b"SHIFT_JIS_2004"))
 
 
 cdef bytes startup_value(list params, bytes name):

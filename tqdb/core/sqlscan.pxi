@@ -282,6 +282,59 @@ cdef Py_ssize_t scan_tuples(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int di
         s.values_end = i
 
 
+cdef bytes short_literals(const char* text, Py_ssize_t n, int dialect, bint backslash):
+    """The text with its long strings and numbers cut short: what a parser is to judge is the same for any literal."""
+    cdef const uint8_t* p = <const uint8_t*>text
+    cdef Py_ssize_t i = 0
+    cdef Py_ssize_t j
+    cdef Py_ssize_t copied = 0
+    cdef bint prefixed = False          # a word ends where this token begins: E'…'
+    cdef bint escape
+    cdef Scan s
+    cdef list parts = []
+    if n <= SHORT_LITERAL:
+        return text[:n]
+    s.flags = 0
+    while i < n:
+        if p[i] == b"'":
+            escape = backslash or (dialect == PG and prefixed and (p[i - 1] | 0x20) == b"e")
+            j = skip_quoted(p, i + 1, n, b"'", escape)
+            if j - i > SHORT_LITERAL:
+                parts.append(text[copied:i + 1])
+                parts.append(b"x'")
+                copied = j
+        elif p[i] == b'"' or p[i] == b"`":
+            j = skip_string(p, i, n, dialect, backslash, False, &s)
+        elif p[i] == b"$" and dialect == PG:
+            j = skip_dollar_quoted(p, i, n)
+            if j == 0:
+                j = i + 1
+            elif j - i > SHORT_LITERAL:
+                parts.append(text[copied:i])
+                parts.append(b"'x'")
+                copied = j
+        elif p[i] == b"/" and i + 1 < n and p[i + 1] == b"*":
+            j = skip_block_comment(p, i + 2, n, dialect == PG)
+        elif is_line_comment(p, i, n, dialect):
+            j = skip_line(p, i, n)
+        elif CHAR_CLASS[p[i]] == CC_DIGIT:
+            j = skip_number(p, i, n)
+            if j - i > SHORT_LITERAL:
+                parts.append(text[copied:i])
+                parts.append(b"1")
+                copied = j
+        elif CHAR_CLASS[p[i]] == CC_WORD:
+            j = skip_word(p, i, n)
+        else:
+            j = i + 1
+        if j < 0:
+            break
+        prefixed = CHAR_CLASS[p[i]] == CC_WORD and j - i == 1
+        i = j
+    parts.append(text[copied:n])
+    return b"".join(parts)
+
+
 # --- the statement -------------------------------------------------------------------------------------
 
 cdef inline int _flags_of_first_word(int w, int dialect) noexcept nogil:
@@ -300,6 +353,8 @@ cdef inline int _flags_of_first_word(int w, int dialect) noexcept nogil:
         return F_TAINT if dialect == MY else 0
     if w == W_XA:
         return F_TAINT
+    if w == W_COPY:
+        return F_COPY
     if w == W_CREATE or w == W_ALTER or w == W_DDL:
         return F_DDL
     if w == W_LOCK:
@@ -527,7 +582,7 @@ def scan(bytes sql, str dialect="postgres", bint backslash=False):
              F_LAST_ID: "last_id", F_STATUS: "status", F_CURRVAL: "currval", F_GLOBAL: "global",
              F_COMPLEX: "complex", F_DISCARD: "discard",
              F_DIAGNOSTICS: "diagnostics", F_DEALLOCATE: "deallocate", F_ROW_COUNT: "row_count",
-             F_RETURNING: "returning", F_KILL: "kill"}
+             F_RETURNING: "returning", F_KILL: "kill", F_COPY: "copy"}
     return {
         "query_type": QUERY_TYPES[s.qtype],
         "flags": {name for bit, name in names.items() if s.flags & bit},

@@ -76,7 +76,7 @@ cdef enum Word:
     W_LITERAL        # null, true, false, default
     W_SYSTEM         # ALTER SYSTEM / ROLE / USER / DATABASE: settings of sessions to come
     W_INSERT_ID
-    W_RECREATE       # OR, REPLACE between CREATE and TEMP
+    W_COPY
 
 ctypedef struct WordEntry:
     char[24] text
@@ -93,7 +93,7 @@ def _fill_word_table():
     words = {
         W_INSERT: "insert", W_UPDATE: "update", W_DELETE: "delete", W_REPLACE: "replace",
         W_SELECT: "select", W_WITH: "with", W_SHOW: "show", W_VALUES: "values", W_SET: "set",
-        W_NEUTRAL: "table explain analyze vacuum copy begin start commit rollback end abort savepoint "
+        W_NEUTRAL: "table explain analyze vacuum begin start commit rollback end abort savepoint "
                    "release fetch move close declare listen unlisten notify checkpoint desc describe "
                    "merge comment optimize check repair help refresh reindex cluster handler "
                    "signal cache purge",
@@ -107,7 +107,7 @@ def _fill_word_table():
         W_LAST_ID: "last_insert_id identity",
         W_DIAGNOSTICS: "warnings errors warning_count error_count diagnostics",
         W_ROW_COUNT: "row_count found_rows", W_DEALLOCATE: "deallocate",
-        W_RETURNING: "returning", W_KILL: "kill",
+        W_RETURNING: "returning", W_KILL: "kill", W_COPY: "copy",
         W_TQDB: "tqdb pg_tqdb_status", W_LITERAL: "null true false default",
         W_SYSTEM: "system role user database", W_INSERT_ID: "insert_id rand_seed1 rand_seed2 "
                   "client_min_messages",
@@ -174,10 +174,11 @@ cdef enum ScanFlag:
     F_ROW_COUNT = 131072     # asks how many rows the statement before met
     F_RETURNING = 262144
     F_KILL = 524288
+    F_COPY = 1048576         # a COPY statement: data may have to follow
 
 cdef enum:
     MAX_SKELETON = 2048
-    MAX_CONTEXT = 16
+    SHORT_LITERAL = 256             # bytes of a literal that a parser is given as it is
 
 cdef double WAIT_NONE = -1.0
 cdef double WAIT_AUTO = -2.0

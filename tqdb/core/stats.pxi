@@ -74,9 +74,11 @@ cdef enum RetryCause:
     RC_TIMEOUT
     RC_WARNING
     RC_MISMATCH
+    RC_CONNECTION       # it was lost before anything could have been kept
     RC_COUNT
 
-RETRY_CAUSES = ("error", "constraint", "data", "deadlock", "serialization", "timeout", "warning", "mismatch")
+RETRY_CAUSES = ("error", "constraint", "data", "deadlock", "serialization", "timeout", "warning", "mismatch",
+                "connection")
 
 BATCH_SIZE_BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 SECONDS_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -104,6 +106,7 @@ cdef enum:
     # The fine histogram of microseconds, for percentiles: four steps for each doubling.
     FINE_STEPS = 4
     FINE_SLOTS = 128    # up to 2^33 microseconds
+    MAX_PLACES = 63     # of internal errors that are told apart
 
 ctypedef struct SizeHistogram:
     uint64_t[11] bucket
@@ -214,7 +217,7 @@ cdef class Stats:
     cdef uint64_t[6] batched
     cdef uint64_t[6] backend_writes
     cdef uint64_t[6] flush
-    cdef uint64_t[8] retries
+    cdef uint64_t[9] retries
     cdef SizeHistogram[6] batch_size
     cdef SecondsHistogram[6] batch_delay
     cdef SecondsHistogram[6] batch_latency
@@ -226,11 +229,13 @@ cdef class Stats:
     cdef uint64_t[2] protocol_errors
     cdef uint64_t[3][128] fine
     cdef readonly dict refused          # (dialect, kind) -> sessions
+    cdef readonly dict internal_errors  # place -> exceptions that ended there
 
     def __init__(self, int max_label_sets=1000):
         self.max_label_sets = max_label_sets
         self.sources = {}
         self.refused = {}
+        self.internal_errors = {}
         self.none = Source(b"", b"")
         self.other = Source(b"other", b"other")
 
@@ -269,6 +274,12 @@ cdef class Stats:
     def count_refused(self, int dialect, str kind):
         """A session was ended with an error of the proxy's own."""
         self.refused[dialect, kind] = self.refused.get((dialect, kind), 0) + 1
+
+    def count_internal(self, str place):
+        """An exception of the proxy's own was caught at ``place``; at most ``MAX_PLACES`` are told apart."""
+        if place not in self.internal_errors and len(self.internal_errors) >= MAX_PLACES:
+            place = "other"
+        self.internal_errors[place] = self.internal_errors.get(place, 0) + 1
 
     def all_sources(self):
         return [self.none, self.other, *self.sources.values()]

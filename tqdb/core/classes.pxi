@@ -1,7 +1,5 @@
-# Which sessions are alike: classes of sessions, interned by what distinguishes their behaviour.
-
-cdef class Group
-
+# Which sessions are alike: classes of sessions, interned by what distinguishes their behaviour, and what is known of
+# tables as they see them.
 
 cdef enum FactsState:
     T_UNKNOWN = 0       # the catalogue has not been asked
@@ -36,10 +34,8 @@ cdef class SessionClass:
     cdef readonly int members
     cdef dict groups              # Shape -> Group
     cdef dict tables              # a verdict's ``facts_key`` -> TableFacts
-    cdef Engine engine
 
-    def __init__(self, Engine engine, bytes key):
-        self.engine = engine
+    def __init__(self, bytes key):
         self.key = key
         self.groups = {}
         self.tables = {}
@@ -50,13 +46,11 @@ cdef class ClassRegistry:
 
     Short connections would otherwise ask the catalogue anew each time.
     """
-    cdef Engine engine
     cdef dict live
     cdef object idle
     cdef int idle_limit
 
-    def __init__(self, Engine engine, int idle_limit=256):
-        self.engine = engine
+    def __init__(self, int idle_limit=256):
         self.live = {}
         self.idle = OrderedDict()
         self.idle_limit = idle_limit
@@ -66,7 +60,7 @@ cdef class ClassRegistry:
         if cls is None:
             cls = self.idle.pop(key, None)
             if cls is None:
-                cls = SessionClass(self.engine, key)
+                cls = SessionClass(key)
             self.live[key] = cls
         cls.members += 1
         return cls

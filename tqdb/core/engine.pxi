@@ -1,0 +1,242 @@
+# The engine: what is told of batches and facts, and the safe point at which everything is done.
+
+cdef enum:
+    MAX_TOGETHER = 3                # failures of a pipeline after which its members are halved
+    MAX_STRIKES = 3                 # surprises in a row after which a group pauses until facts are asked again
+    MAX_LOSSES = 1                  # connections lost under writes after which they go alone
+
+cdef double SLOW_BATCH_SECONDS = 1.0     # a batch that takes longer is worth a line in the log
+
+
+cdef class Engine(Departing):
+    """Everything that sessions share. ``hooks`` is the cold side (see ``tqdb.policy`` and ``tqdb.server``):
+
+    ``analyze``, ``analyze_statement``, ``pieces``: see ``Shapes``;
+    ``session_wait(dialect, sql)``, ``startup_wait(params)`` -> what a session says of ``max_wait_ms``;
+    ``killed_query(sql)`` -> the connection whose statement a KILL QUERY names, or None;
+    ``row_count_sql(sql, rows)`` -> the statement with ROW_COUNT() replaced, or None;
+    ``probe_sql(dialect, verdict)`` -> the catalogue query;
+    ``judge(dialect, verdict, rows)`` -> ``(ok, reason_name, multi_row, id_step, byte_limit, wait_limit)``;
+    ``status_sql(dialect, sql, session)`` -> the statement that answers a status query;
+    ``connect(session)``, ``cancel(session, packet, key)``, ``session_closed(session)``, ``server_closed(server)``;
+    ``refused(session, kind, message)``: it is ended with an error of the proxy's own;
+    ``slow_batch(leader, writes, seconds)``.
+    """
+
+    # --- the safe point ---------------------------------------------------------------------------
+
+    cpdef settle(self):
+        """Tells outcomes, resumes sessions, and sends what lies ready, until nothing is left."""
+        if self.settling:
+            return
+        self.settling = True
+        try:
+            if self.stalled:
+                self.departures += self.stalled
+                self.stalled = []
+            while True:
+                if self.outcomes:
+                    self.tell_outcomes()
+                elif self.known:
+                    self.tell_facts()
+                elif self.resumed:
+                    self.resume_all()
+                elif self.ripe:
+                    self.look_at_ripe()
+                elif self.departures:
+                    self.send_departures()
+                elif self.alone:
+                    self.send_alone()
+                elif self.dirty:
+                    self.flush_all()
+                else:
+                    return
+        finally:
+            self.settling = False
+
+    cdef int resume_all(self) except -1:
+        cdef list todo = self.resumed
+        cdef Endpoint ep
+        self.resumed = []
+        for item in todo:
+            ep = <Endpoint>item
+            ep.resuming = ep.waiting = False
+            try:
+                ep.pump()
+                ep.mark()
+            except Exception:
+                self.failed("session", ep)
+        return 0
+
+    cdef int flush_all(self) except -1:
+        cdef list todo = self.dirty
+        cdef Endpoint ep
+        self.dirty = []
+        for item in todo:
+            ep = <Endpoint>item
+            ep.dirty = False
+            if ep.closed or ep.stream is None:
+                continue
+            try:
+                ep.stream.flush()
+                if not ep.closed:
+                    ep.stream.update_interest()
+            except Exception:
+                self.failed("connection", ep)
+        return 0
+
+    # --- outcomes ---------------------------------------------------------------------------------
+
+    cdef int over(self, Batch batch) except -1:
+        """The server has answered the whole batch: all of it was kept, or (``batch.failed``) nothing."""
+        self.outcomes.append(batch)
+        return 0
+
+    cdef int cut(self, Batch batch) except -1:
+        """Its connection has ended."""
+        if not batch.lost and batch.phase != B_OVER:
+            batch.lost = True
+            batch.known_when_lost = batch.known()
+            self.outcomes.append(batch)
+        return 0
+
+    cdef int tell_outcomes(self) except -1:
+        cdef list todo = self.outcomes
+        cdef Batch batch
+        self.outcomes = []
+        for item in todo:
+            batch = <Batch>item
+            batch.group.inflight -= 1
+            self.batches_running -= 1
+            (<ServerConn>batch.server).batch = None
+            try:
+                if batch.lost:
+                    self.tell_lost(batch)
+                elif batch.failed:
+                    self.retry(batch)
+                else:
+                    self.tell_kept(batch)
+            except Exception:
+                self.failed("outcome", None)
+                for member in batch.members:
+                    if (<Held>member).where is batch:
+                        self.end_member(<Member>(<Held>member).owner, not batch.failed)
+            self.server_free(<ServerConn>batch.server)
+            self.idle(batch.group)
+        return 0
+
+    cdef int end_member(self, Member member, bint unknown) except -1:
+        try:
+            if not member.closing:
+                member.lost(unknown)
+        except Exception:
+            self.failed("outcome", member)
+        return 0
+
+    cdef int server_free(self, ServerConn server) except -1:
+        """A connection whose client went while it led is of no more use."""
+        if server.session.closing:
+            server.disconnect(C_CLIENT_GONE)
+        else:
+            server.mark()
+        return 0
+
+    cdef int tell_kept(self, Batch batch) except -1:
+        cdef Stats stats = self.stats
+        cdef Held held
+        cdef Member member
+        cdef int qtype = (<Held>batch.members[0]).qtype
+        cdef double seconds = self.now - batch.sent
+        batch.group.strikes = 0
+        stats.batches += 1
+        stats.methods[batch.method] += 1
+        observe_size(&stats.batch_size[qtype], batch.nwrites)
+        observe_seconds(&stats.batch_latency[qtype], seconds)
+        (<ServerConn>batch.server).split(batch)
+        for item in batch.members:
+            held = <Held>item
+            member = <Member>held.owner
+            stats.count_batched(qtype, held.nwrites, held.source)
+            member.last_batch_size = batch.nwrites
+            member.last_reason = FLUSH_REASONS[batch.flush_reason]
+            member.answered(batch)
+        if seconds > SLOW_BATCH_SECONDS:
+            self.hooks.slow_batch(batch.leader, batch.nwrites, seconds)
+        return 0
+
+    cdef int tell_lost(self, Batch batch) except -1:
+        """Nothing is kept: the others are tried again. Or it is unknown: that is what they are told, and no more.
+
+        What has cost two connections may be what ends them: it then goes alone, on its owner's.
+        """
+        cdef Held held
+        cdef Member member
+        cdef list usable = []
+        for item in batch.members:
+            held = <Held>item
+            member = <Member>held.owner
+            if batch.known_when_lost == K_UNKNOWN:
+                # each was handed to the database once
+                self.stats.count_batched(held.qtype, held.nwrites, held.source)
+                self.end_member(member, True)
+            elif member.usable():
+                usable.append(held)
+            else:
+                self.end_member(member, False)
+        if batch.known_when_lost != K_UNKNOWN:
+            self.stats.retries[<int>RC_CONNECTION] += 1
+        batch.losses += 1
+        if usable and batch.losses <= MAX_LOSSES:
+            return self.part(batch.group, usable, batch)
+        for item in usable:
+            self.part(batch.group, [item], batch)
+        return 0
+
+    cdef int retry(self, Batch batch) except -1:
+        """Nothing was kept. Who made a pipeline fail goes alone and the others together; else halves are tried."""
+        cdef Held held
+        cdef Member member
+        cdef Group group = batch.group
+        cdef list usable = []
+        cdef Py_ssize_t half
+        self.stats.retries[batch.cause] += 1
+        (<ServerConn>batch.server).rolled_back(batch)
+        if batch.table_error:
+            group.facts.state = T_UNKNOWN
+        if batch.cause == RC_WARNING or batch.cause == RC_MISMATCH:
+            group.strikes += 1
+            if group.strikes >= MAX_STRIKES:
+                group.paused = self.now + FACTS_SECONDS
+                group.strikes = 0
+        for item in batch.members:
+            held = <Held>item
+            member = <Member>held.owner
+            if not member.usable():
+                self.end_member(member, False)
+            elif batch.table_error or held in batch.bad:
+                self.part(group, [held], batch)
+            else:
+                usable.append(held)
+        if not usable:
+            return 0
+        if len(usable) < len(batch.members) and batch.attempt < MAX_TOGETHER:
+            return self.part(group, usable, batch)
+        half = (len(usable) + 1) // 2
+        self.part(group, usable[:half], batch)
+        if half < len(usable):
+            self.part(group, usable[half:], batch)
+        return 0
+
+    cdef int part(self, Group group, list members, Batch of) except -1:
+        cdef Held held = <Held>members[0]
+        cdef Batch batch
+        if len(members) == 1:
+            self.under_way_alone(<Member>held.owner, group)
+            return self.go_alone(held, R_RETRY)
+        batch = Batch(group, members, of.flush_reason)
+        batch.attempt = of.attempt + 1
+        batch.losses = of.losses
+        for item in members:
+            (<Held>item).where = batch
+        self.departures.append(batch)
+        return 0

@@ -1,0 +1,343 @@
+# Gathering: writes of one shape from sessions of one class are filed, until they leave together or go alone.
+#
+# Everything below a ``parse`` only files: what is sent, freed or told happens in ``settle``, which is never re-entered.
+
+cdef enum:
+    MAX_GROUPS_PER_CLASS = 2000
+    MAX_STATEMENT = 0xFFFFFF - 65536  # bytes of a batch's statement: what one packet of MariaDB's holds, with room
+
+cdef double FACTS_SECONDS = 60.0
+cdef double FACTS_RETRY_SECONDS = 2.0    # after the catalogue has answered with an error
+
+
+cdef class Gathering(Turn):
+    """The engine, as far as it files. See ``Engine``."""
+    cdef readonly ClassRegistry classes
+    cdef readonly Shapes shapes
+    cdef bint settling
+    cdef list ripe                      # groups that could leave now
+    cdef list departures                # batches to be sent
+    cdef list stalled                   # … for which nobody can lead just now
+    cdef list alone                     # (Held, Reason) to be sent as they came
+    cdef list outcomes                  # batches that are over, or lost
+    cdef list known                     # facts about which the catalogue has answered, or will not
+    cdef list heap
+    cdef uint64_t heap_serial
+    cdef public int max_batch_size
+    cdef public Py_ssize_t max_batch_bytes
+    cdef public double max_wait_ms
+    cdef public Py_ssize_t max_message_bytes
+    cdef public bint draining
+    cdef uint64_t ddl_epoch
+    cdef uint64_t settings_epoch
+    cdef readonly dict cancel_keys      # what a cancel names its target by -> session, see the dialects
+    cdef readonly int gathered          # writes waiting in groups now
+    cdef readonly int batches_running
+
+    def __init__(self, hooks=None, Stats stats=None, int max_batch_size=1000,
+                 Py_ssize_t max_batch_bytes=1048576, double max_wait_ms=1000,
+                 Py_ssize_t max_message_bytes=1073741824):
+        self.hooks = hooks
+        self.stats = stats if stats is not None else Stats()
+        self.classes = ClassRegistry()
+        self.shapes = Shapes(hooks)
+        self.dirty = []
+        self.resumed = []
+        self.ripe = []
+        self.departures = []
+        self.stalled = []
+        self.alone = []
+        self.outcomes = []
+        self.known = []
+        self.heap = []
+        self.cancel_keys = {}
+        self.max_batch_size = max_batch_size
+        self.max_batch_bytes = max_batch_bytes
+        self.max_wait_ms = max_wait_ms
+        self.max_message_bytes = max_message_bytes
+
+    # --- groups -----------------------------------------------------------------------------------
+
+    cdef Group group_of(self, SessionClass cls, Shape shape):
+        cdef Group group = cls.groups.get(shape)
+        if group is None:
+            if len(cls.groups) >= MAX_GROUPS_PER_CLASS:
+                for key, old in list(cls.groups.items()):
+                    if not (<Group>old).members and not (<Group>old).inflight:
+                        del cls.groups[key]
+                cls.tables = {key: facts for key, facts in cls.tables.items()
+                              if (<TableFacts>facts).probing or (<TableFacts>facts).waiting}
+            facts = cls.tables.get(shape.verdict.facts_key)
+            if facts is None:
+                facts = cls.tables[shape.verdict.facts_key] = TableFacts()
+            group = Group(shape, cls, facts)
+            cls.groups[shape] = group
+        return group
+
+    cdef inline void ddl_seen(self) noexcept:
+        self.ddl_epoch += 1
+
+    cdef inline bint facts_due(self, TableFacts facts) noexcept:
+        return facts.state == T_UNKNOWN or facts.epoch != self.ddl_epoch or self.now >= facts.expires
+
+    cdef inline int max_rows(self, Group group) noexcept:
+        return min(self.max_batch_size, group.max_rows) if group.max_rows else self.max_batch_size
+
+    cdef inline Py_ssize_t max_bytes(self, Group group) noexcept:
+        cdef Py_ssize_t limit = min(self.max_batch_bytes, MAX_STATEMENT)
+        return min(limit, group.facts.byte_limit) if group.facts.byte_limit else limit
+
+    cdef bint fits(self, Group group, int rows, Py_ssize_t size, Py_ssize_t text_bytes) noexcept:
+        """The one bound of batches: rows (and so parameters), bytes with the text around them, the server's limit.
+
+        Asked of writes alone, before they are held, and of a group with them.
+        """
+        return rows <= self.max_rows(group) and size + text_bytes + BATCH_TEXT <= self.max_bytes(group)
+
+    cdef inline bint has_room(self, Group group, int rows, Py_ssize_t size, Py_ssize_t text_bytes) noexcept:
+        return self.fits(group, group.rows + rows, group.bytes + size, max(group.text_bytes, text_bytes))
+
+    # --- gathering: what is filed below ``parse`` -----------------------------------------------------
+
+    cdef int join(self, Held held, Group group) except -1:
+        """Writes that a session has completed are filed."""
+        held.counted = held.tuple_bytes if group.merges() else held.data.size()
+        if group.members and not self.has_room(group, held.rows, held.counted, held.text_bytes):
+            self.close(group, FL_FULL if group.rows + held.rows > self.max_rows(group) else FL_BYTES)
+        if not group.members:
+            group.opened = self.now
+        group.members.append(held)
+        held.place = HP_GATHERED
+        held.where = group
+        group.count(1, held.rows, held.counted, held.text_bytes)
+        self.gathered += held.nwrites
+        return self.joined(held, group)
+
+    cdef int extended(self, Held held, int writes, int rows, Py_ssize_t size) except -1:
+        """A gathered session has added ``writes`` to its own, for which there was room."""
+        cdef Group group = <Group>held.where
+        held.counted += size
+        group.count(1, rows, size, held.text_bytes)
+        self.gathered += writes
+        return self.joined(held, group)
+
+    cdef int joined(self, Held held, Group group) except -1:
+        cdef double limit = self.max_wait_ms * 0.001
+        cdef double deadline
+        if group.rows >= self.max_rows(group):
+            return self.close(group, FL_FULL)
+        if group.facts.wait_limit > 0 and group.facts.wait_limit < limit:
+            limit = group.facts.wait_limit
+        if held.wait == WAIT_AUTO:
+            group.has_auto = True
+            deadline = self.now + limit
+        else:
+            deadline = self.now + min(held.wait * 0.001, limit)
+        if group.facts.probing:
+            if group not in group.facts.waiting:
+                group.facts.waiting.append(group)
+        elif (group.has_auto and group.inflight == 0) or len(group.members) >= group.cls.members:
+            self.ripen(group)
+        if deadline < group.deadline:
+            group.deadline = deadline
+            if deadline < group.scheduled:
+                self.schedule(group)
+        return 0
+
+    cdef inline int ripen(self, Group group) except -1:
+        """It could leave now; but what else has arrived with the same read comes along."""
+        if not group.ripe:
+            group.ripe = True
+            self.ripe.append(group)
+        return 0
+
+    cdef int schedule(self, Group group) except -1:
+        """An entry in the heap for the group's deadline; any other entry of the group's is void from now on."""
+        group.scheduled = group.deadline
+        self.heap_serial += 1
+        heapq.heappush(self.heap, (group.deadline, self.heap_serial, group))
+        return 0
+
+    cdef int leave(self, Held held) except -1:
+        """A gathered write is taken back: it has not been sent."""
+        if held is not None and held.place == HP_GATHERED:
+            (<Group>held.where).remove(held)
+            self.gathered -= held.nwrites
+            held.place = HP_NOWHERE
+            held.where = None
+        return 0
+
+    cdef int class_left(self, Member member) except -1:
+        """A session is not of its class any more; a group that now holds all who remain need not wait longer."""
+        cdef SessionClass cls = member.cls
+        cdef Group group
+        if cls is None:
+            return 0
+        member.cls = None
+        self.classes.leave(cls)
+        if cls.members:
+            for item in cls.groups.values():
+                group = <Group>item
+                if group.members and len(group.members) >= cls.members:
+                    self.ripen(group)
+        return 0
+
+    cdef int idle(self, Group group) except -1:
+        """A batch of this group has ended: writes that only waited for that leave now."""
+        if group.inflight == 0 and group.has_auto and group.members:
+            self.ripen(group)
+        return 0
+
+    cdef int close(self, Group group, int reason) except -1:
+        """What is gathered is to leave; what comes from now on is the next to gather."""
+        cdef double delay = self.now - group.opened
+        cdef Held held
+        cdef Batch batch
+        cdef list members
+        if not group.members:
+            return 0
+        members = group.take_members()
+        for item in members:
+            self.gathered -= (<Held>item).nwrites
+        if group.facts.probing:
+            return self.disband(members, R_TABLE)
+        self.stats.flush[reason] += 1
+        self.stats.current_delay_ms = delay * 1000
+        batch = Batch(group, members, reason)
+        batch.opened = group.opened
+        for item in members:
+            held = <Held>item
+            held.place = HP_DEPARTED
+            held.where = batch
+        self.departures.append(batch)
+        return 0
+
+    cdef int disband(self, list members, int reason) except -1:
+        """Writes that were gathered go alone."""
+        for item in members:
+            self.go_alone(<Held>item, reason)
+        return 0
+
+    cdef int go_alone(self, Held held, int reason) except -1:
+        held.place = HP_ALONE
+        held.where = None
+        self.alone.append((held, reason))
+        return 0
+
+    # --- what the catalogue says ----------------------------------------------------------------------
+
+    cdef int ask(self, Member member, Group group) except -1:
+        """The catalogue is asked about the group's table, on this member's connection; the group waits for it."""
+        cdef TableFacts facts = group.facts
+        member.server.ask(self.hooks.probe_sql(member.dialect, group.shape.verdict))
+        facts.probing = True
+        member.asked = facts
+        member.asked_for = group
+        member.asked_epoch = self.ddl_epoch
+        return 0
+
+    cdef int told(self, Member member, rows) except -1:
+        """The answer: lists of bytes or None; None after an error."""
+        cdef TableFacts facts = member.asked
+        cdef Group group = member.asked_for
+        ok, reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit = (
+            self.hooks.judge(member.dialect, group.shape.verdict, rows))
+        facts.state = T_OPEN if ok else T_REFUSED
+        facts.reason = REASONS.index(reason)
+        facts.epoch = member.asked_epoch
+        facts.expires = self.now + (FACTS_SECONDS if rows is not None else FACTS_RETRY_SECONDS)
+        return self.asking_ended(member)
+
+    cdef int asking_ended(self, Member member) except -1:
+        """The catalogue has answered, or will not."""
+        cdef TableFacts facts = member.asked
+        if facts is not None:
+            member.asked = member.asked_for = None
+            facts.probing = False
+            self.known.append(facts)
+        return 0
+
+    cdef int tell_facts(self) except -1:
+        """Groups that waited for the catalogue go on."""
+        cdef list todo = self.known
+        cdef list waiting
+        cdef TableFacts facts
+        cdef Group group
+        self.known = []
+        for item in todo:
+            facts = <TableFacts>item
+            waiting, facts.waiting = facts.waiting, []
+            for item in waiting:
+                group = <Group>item
+                if facts.state == T_OPEN and not self.facts_due(facts) and not self.draining and (
+                        self.now >= group.paused):
+                    self.recount(group)
+                    self.ripen(group)
+                else:
+                    for held in group.members:
+                        self.gathered -= (<Held>held).nwrites
+                    self.disband(group.take_members(), facts.reason if facts.state == T_REFUSED else R_TABLE)
+        return 0
+
+    cdef int recount(self, Group group) except -1:
+        """What was gathered before the server's bounds were known is filed once more."""
+        cdef Held held
+        cdef list members
+        cdef double opened = group.opened
+        cdef double deadline = group.deadline
+        for item in group.members:
+            self.gathered -= (<Held>item).nwrites
+        members = group.take_members()
+        for item in members:
+            held = <Held>item
+            held.place = HP_NOWHERE
+            held.where = None
+            if self.fits(group, held.rows, held.tuple_bytes if group.merges() else held.data.size(), held.text_bytes):
+                self.join(held, group)
+            else:
+                self.go_alone(held, R_OVERSIZE)
+        if group.members:
+            group.opened = opened
+            if deadline < group.deadline:
+                group.deadline = deadline
+                self.schedule(group)
+        return 0
+
+    # --- time -------------------------------------------------------------------------------------
+
+    def next_deadline(self):
+        """When ``tick`` has something to do: seconds of the monotonic clock, or None."""
+        cdef Group group
+        while self.heap:
+            moment, _, group = self.heap[0]
+            if moment == group.scheduled:
+                if group.deadline < NEVER:
+                    return moment
+                group.scheduled = NEVER
+            heapq.heappop(self.heap)
+        return None
+
+    def tick(self, double now):
+        """Sends what is due at ``now``."""
+        cdef Group group
+        self.now = now
+        while self.heap and self.heap[0][0] <= now:
+            moment, _, group = heapq.heappop(self.heap)
+            if moment != group.scheduled:
+                continue
+            group.scheduled = NEVER
+            try:
+                if group.deadline <= now:
+                    self.close(group, FL_DEADLINE)
+                elif group.deadline < NEVER:
+                    self.schedule(group)
+            except Exception:
+                self.failed("tick", None)
+        self.settle()
+
+    def drain(self):
+        """Sends everything gathered; from here on writes go alone."""
+        self.draining = True
+        for _, _, group in list(self.heap):
+            self.close(group, FL_DRAIN)
+        self.settle()

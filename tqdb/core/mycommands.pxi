@@ -1,0 +1,409 @@
+# MariaDB/MySQL: the client's established session: commands and text, and what a batched write has to leave behind.
+
+cdef enum:
+    MAX_PIPELINED = 256             # commands of one session under way
+    MAX_MY_HELD = 200               # writes of one session in a batch
+
+# commands that no packet answers
+MY_UNANSWERED = frozenset((COM_QUIT, COM_STMT_CLOSE, COM_STMT_SEND_LONG_DATA))
+
+
+cdef class MyReset:
+    """Effect of COM_RESET_CONNECTION, or of COM_CHANGE_USER: then ``user`` is what it says behind the command."""
+    cdef bytes user
+
+
+cdef class MyStatement:
+    """A prepared statement as its COM_STMT_PREPARE and the server's answer told it; the effect of that command."""
+    cdef bytes text                 # the statement proper, None if it cannot be batched
+    cdef int qtype
+    cdef int flags                  # of its scan
+    cdef bint hinted
+    cdef double wait_ms
+    cdef Source source
+    cdef bint unread                # it was too long: nothing is known of it
+    cdef uint32_t number            # statement id
+    cdef int nparams
+    cdef Change change              # what each execution makes true
+    cdef bytes types                # of the parameters, as the client sent them last; None: not yet
+    cdef bytes server_types         # … and as the server heard them last
+    cdef bint long_data             # parameters were sent ahead
+    cdef Shape shape                # of its executions
+
+    cdef inline double wait(self, double session_wait) noexcept:
+        return self.wait_ms if self.hinted else session_wait
+
+
+cdef class MyCommands(MyLogin):
+    """The client's end of an established session; what it prepares is the next room's."""
+    cdef bint continued                 # the packet before was a full one: this is more of it
+    cdef bint in_infile                 # LOAD DATA LOCAL: packets are data until an empty one
+    cdef bint in_change_user
+    cdef dict statements                # statement id -> MyStatement
+    cdef MyStatement last_prepared      # what statement id -1 means
+    cdef MyStatement held_statement     # what the held writes execute, None if they are text
+    cdef bint held_types                # one of them tells the types
+    cdef bytes first_types              # what the client had told before them
+    cdef int64_t row_count              # what ROW_COUNT() has to answer after a batched write
+    cdef uint64_t insert_id             # what LAST_INSERT_ID() has to answer …
+    cdef bint insert_id_due             # … and the server does not know it
+    cdef bint stale_diagnostics         # the server has not seen the last write: SHOW WARNINGS is another's
+
+    def __init__(self, Engine engine):
+        MyLogin.__init__(self, engine)
+        self.statements = {}
+        self.max_held = MAX_MY_HELD
+
+    cdef Py_ssize_t parse_prepare(self, const char* p, Py_ssize_t length) except -1:
+        return NEED_MORE
+
+    cdef Py_ssize_t parse_execute(self, const char* p, Py_ssize_t n, Py_ssize_t length) except -1:
+        return NEED_MORE
+
+    cdef Py_ssize_t relay_execute(self, int command, MyStatement statement, const char* p, Py_ssize_t n,
+                                  Py_ssize_t length) except -1:
+        return NEED_MORE
+
+    # --- what the engine asks -----------------------------------------------------------------------
+
+    cdef bint is_idle(self) noexcept:
+        return self.state < MY_READY or (
+            self.state == MY_READY and not self.busy() and not self.in_transaction() and not self.has_held()
+            and self.skip == 0)
+
+    cdef int farewell(self) except -1:
+        if self.state == MY_READY and not self.busy() and self.skip == 0:
+            self.server.out.append_bytes(MY_QUIT)
+        return 0
+
+    cdef bytes cancelled_answer(self):
+        return my_error(1, 1317, "70100", "Query execution was interrupted")
+
+    cdef int expect_held(self) except -1:
+        cdef Held held = self.held
+        cdef MyStatement statement = self.held_statement
+        cdef int k
+        # a single row tells its id in its OK packet; several rows or RETURNING rows do not
+        if self.insert_id_due and held.qtype != QT_UPDATE and held.qtype != QT_DELETE and not (
+                held.shape.form == FORM_CUT and held.rows == 1 and not held.shape.verdict.returning):
+            self.restore()
+        self.stale_diagnostics = False
+        if statement is not None:
+            self.tell_types(held, statement)
+        for k in range(held.nwrites):
+            self.server.queue.push(
+                X_RELAY, <uint8_t>held.data.ptr()[held.writes[k].start + MY_HEADER], XF_PLAIN)
+        return 0
+
+    cdef int tell_types(self, Held held, MyStatement statement) except -1:
+        """Executions that count on types which the server has not heard get them."""
+        cdef bytes first
+        cdef bytes types = self.first_types
+        cdef Py_ssize_t at
+        cdef int k
+        if statement.nparams and not held.writes[0].flags & WF_TYPES and statement.server_types != types:
+            at = MY_HEADER + EXECUTE_HEAD + (statement.nparams + 7) // 8
+            first = held.data.take()
+            first = (held.writes[0].end - MY_HEADER + len(types)).to_bytes(3, "little") + (
+                first[3:at] + b"\1" + types + first[at + 1:])
+            held.data.append_bytes(first)
+            statement.server_types = types
+            for k in range(1, held.nwrites):
+                held.writes[k].start += PyBytes_GET_SIZE(types)
+        # client libraries tell the types with the first execution; this one has told them to the server
+        if self.held_types:
+            statement.server_types = statement.types
+        return 0
+
+    cdef int release(self) except -1:
+        self.held_statement = None
+        return MyLogin.release(self)
+
+    # --- client to server ---------------------------------------------------------------------------
+
+    cdef Py_ssize_t parse(self, const char* p, Py_ssize_t n) except -1:
+        cdef Py_ssize_t used
+        if self.skip:
+            used = min(self.skip, n)
+            self.watch_oversize(p, used)
+            self.forward(p, used)
+            self.skip -= used
+            return used
+        if self.state == MY_READY:
+            return self.parse_packet(p, n)
+        return self.parse_login(p, n)
+
+    cdef Py_ssize_t parse_packet(self, const char* p, Py_ssize_t n) except -1:
+        """One command packet, or the start of a long one."""
+        cdef Py_ssize_t length
+        cdef int command
+        if n < MY_HEADER:
+            return NEED_MORE
+        length = my_length(p)
+        self.sequence = <uint8_t>p[3]
+        if self.continued or self.in_infile or (self.in_change_user and self.sequence != 0):
+            if self.in_infile and not self.continued and length == 0:
+                self.in_infile = False
+            return self.relay_packet(p, n, length)
+        if self.in_change_user:
+            return self.wait_for(0)
+        if self.sequence != 0:
+            self.refuse("order", "Got packets out of order")
+            return NEED_MORE
+        if length == 0:
+            return self.refused("Malformed communication packet: an empty command")
+        if self.server.queue.size >= MAX_PIPELINED:
+            return self.wait_for(MAX_PIPELINED // 2)
+        if n < MY_HEADER + 1:
+            return NEED_MORE
+        command = <uint8_t>p[MY_HEADER]
+        if command == COM_STMT_EXECUTE:
+            return self.parse_execute(p, n, length)
+        if self.has_held() and command != COM_QUERY:
+            return self.wait_for(WHEN_FREE)
+        if command in (COM_QUERY, COM_STMT_PREPARE, COM_INIT_DB, COM_CHANGE_USER):
+            if length > self.engine.max_batch_bytes + 65536 or length == MY_MAX_PACKET:
+                return self.parse_oversize(command, p, n, length)
+            if n < MY_HEADER + length:
+                return NEED_MORE
+            if command == COM_QUERY:
+                return self.parse_query(p, length)
+            if command == COM_STMT_PREPARE:
+                return self.parse_prepare(p, length)
+            return self.parse_change(command, p, length)
+        return self.parse_other(command, p, n, length)
+
+    cdef inline Py_ssize_t relay_packet(self, const char* p, Py_ssize_t n, Py_ssize_t length) except -1:
+        cdef Py_ssize_t part = min(n, MY_HEADER + length)
+        self.continued = length == MY_MAX_PACKET
+        self.forward(p, part)
+        self.skip = MY_HEADER + length - part
+        return part
+
+    cdef inline int expect(self, int command, int flags=0, effect=None) except -1:
+        return self.server.queue.push(X_RELAY, command, flags, effect)
+
+    cdef inline bint backslash(self) noexcept:
+        return not self.status & STATUS_NO_BACKSLASH_ESCAPES
+
+    cdef Py_ssize_t parse_oversize(self, int command, const char* p, Py_ssize_t n, Py_ssize_t length) except -1:
+        cdef object effect = None
+        if self.has_held():
+            return self.wait_for(WHEN_FREE)
+        if n < OVERSIZE_HEAD:
+            return NEED_MORE
+        n = min(n, MY_HEADER + length)
+        if command == COM_QUERY and length < MY_MAX_PACKET:
+            self.note_oversize(p + MY_HEADER + 1, n - MY_HEADER - 1, self.backslash())
+        else:
+            self.taint()
+        if command == COM_STMT_PREPARE:
+            effect = self.last_prepared = MyStatement.__new__(MyStatement)
+            self.last_prepared.source = self.engine.stats.none
+            self.last_prepared.unread = True
+            self.last_prepared.qtype = QT_OTHER
+        self.expect(command, 0, effect)
+        return self.relay_packet(p, n, length)
+
+    cdef Py_ssize_t parse_change(self, int command, const char* p, Py_ssize_t length) except -1:
+        """COM_INIT_DB, COM_CHANGE_USER."""
+        cdef bytes said = p[MY_HEADER + 1:MY_HEADER + length]
+        cdef Change change
+        cdef MyReset reset
+        if command == COM_INIT_DB:
+            change = Change.__new__(Change)
+            change.text = b"use " + said
+            change.database = said
+            self.expect(command, 0, change)
+        else:
+            self.in_change_user = True
+            reset = MyReset.__new__(MyReset)
+            reset.user = said
+            self.expect(command, 0, reset)
+        return self.relay_packet(p, MY_HEADER + length, length)
+
+    cdef Py_ssize_t parse_other(self, int command, const char* p, Py_ssize_t n, Py_ssize_t length) except -1:
+        cdef object effect = None
+        cdef Change change
+        if length >= 5 and n < MY_HEADER + 5:
+            return NEED_MORE
+        if command == COM_STMT_BULK_EXECUTE:
+            return self.relay_execute(command, self.statement_at(p, length), p, n, length)
+        if command in (COM_STMT_CLOSE, COM_STMT_RESET, COM_STMT_SEND_LONG_DATA):
+            self.note_statement(command, self.statement_at(p, length), le32(p + MY_HEADER + 1) if length >= 5 else 0)
+        elif command == COM_RESET_CONNECTION:
+            effect = MyReset.__new__(MyReset)
+        elif command == COM_SET_OPTION:
+            change = Change.__new__(Change)
+            change.text = b"option " + p[MY_HEADER:min(n, MY_HEADER + length)]
+            effect = change
+        if command not in MY_UNANSWERED:
+            self.expect(command, 0, effect)
+        if command in (COM_BINLOG_DUMP, COM_BINLOG_DUMP_GTID, COM_TABLE_DUMP):
+            self.state = MY_RAW
+        return self.relay_packet(p, n, length)
+
+    # --- text -------------------------------------------------------------------------------------------
+
+    cdef Py_ssize_t parse_query(self, const char* p, Py_ssize_t length) except -1:
+        """COM_QUERY that is here whole."""
+        cdef Scan s
+        cdef int action, flags
+        cdef const char* sql = p + MY_HEADER + 1
+        cdef Py_ssize_t n = length - 1
+        scan_sql(<const uint8_t*>sql, n, MY, self.backslash(), &s)
+        if s.flags & (F_STATUS | F_KILL) and not self.has_held() and self.parse_own(sql, &s):
+            return MY_HEADER + length
+        action = self.consider(p, MY_HEADER + length, MY_HEADER + 1, MY_HEADER + length, &s)
+        if action == A_HELD:
+            self.held_statement = None
+            return MY_HEADER + length
+        if action == A_WAIT:
+            return WAIT
+        flags = XF_PLAIN if s.verb >= W_INSERT and s.verb <= W_SELECT and not s.flags & (F_MULTI | F_UNSURE) else 0
+        if self.must_restore(&s):
+            self.restore_and_ask(sql, n, &s, flags)
+            return MY_HEADER + length
+        self.stale_diagnostics = False
+        self.expect(COM_QUERY, flags, self.my_change_of(sql, n, &s))
+        return self.relay_packet(p, MY_HEADER + length, length)
+
+    cdef bint parse_own(self, const char* sql, Scan* s) except -1:
+        """A question about the proxy, or a KILL QUERY of a write that is still gathered: answered in its name."""
+        cdef bytes text = None
+        cdef bytes proper = sql[s.core_start:s.core_end]
+        if s.flags & F_STATUS:
+            text = self.engine.hooks.status_sql(MY, proper, self)
+        if text is None and s.flags & F_KILL and self.kill_gathered(proper):
+            text = b"DO 0"
+        if text is None:
+            return False
+        self.set_source(s)
+        self.count_new_alone(R_NO_HINT)
+        self.expect(COM_QUERY)
+        self.server.out.append_bytes(my_command(COM_QUERY, text))
+        self.server.mark()
+        return True
+
+    cdef bint kill_gathered(self, bytes sql) except -1:
+        """KILL QUERY for a write that is still gathered: the server would find that connection idle."""
+        cdef MyCommands target
+        number = self.engine.hooks.killed_query(sql)
+        target = self.engine.cancel_keys.get((self.address, number))
+        return target is not None and target is not self and target.user == self.user and target.cancel_waiting()
+
+    cdef Change my_change_of(self, const char* sql, Py_ssize_t n, Scan* s):
+        """See ``change_of``; ``USE``, and character sets that are not safe."""
+        cdef Change change = self.change_of(sql, n, s)
+        cdef bytes text
+        if change is None or change.text is None:
+            return change
+        if s.verb == W_SETLIKE and (change.text[:3]).lower() == b"use":
+            change.database = change.text
+        text = change.text[:MAX_CHARSET_TEXT].lower()
+        change.charset = len(change.text) > MAX_CHARSET_TEXT
+        for charset in MY_UNSAFE_CHARSETS:
+            if charset in text:
+                change.charset = True
+        return change
+
+    # LAST_INSERT_ID() and SHOW WARNINGS are asked on the client's own connection, which did not run the batch.
+    # A statement that may set the last id without telling must find it right too, lest an old one be set later.
+
+    cdef inline bint must_restore(self, Scan* s) noexcept:
+        """Whether the statement may see or change what LAST_INSERT_ID() and SHOW WARNINGS say."""
+        return (self.insert_id_due and (s.flags & F_LAST_ID or s.verb in (W_INSERT, W_REPLACE, W_SETLIKE, W_NONE))) or (
+            self.stale_diagnostics and s.flags & F_DIAGNOSTICS)
+
+    cdef int restore(self) except -1:
+        """The connection is told what the session's batched writes have left behind, in front of what is sent next."""
+        # Only a statement that uses a table empties the list of warnings; DO leaves it as it is.
+        value = b"LAST_INSERT_ID(%d)" % self.insert_id if self.insert_id_due else b"0"
+        sql = b"SELECT " + value + b" FROM (SELECT 1) AS t" if self.stale_diagnostics else b"DO " + value
+        self.insert_id_due = self.stale_diagnostics = False
+        self.server.queue.push(X_IGNORE, COM_QUERY)
+        self.server.out.append_bytes(my_command(COM_QUERY, sql))
+        return self.server.mark()
+
+    cdef int restore_and_ask(self, const char* sql, Py_ssize_t n, Scan* s, int flags) except -1:
+        cdef bytes text = None
+        cdef Change change = self.my_change_of(sql, n, s)
+        if s.flags & F_ROW_COUNT and self.stale_diagnostics:
+            text = self.engine.hooks.row_count_sql(sql[:n], self.row_count)
+        self.restore()
+        self.expect(COM_QUERY, flags, change)
+        self.server.out.append_bytes(my_command(COM_QUERY, text if text is not None else sql[:n]))
+        return 0
+
+    cdef int rolled_back(self) except -1:
+        """The rows in front of the one that made a batch fail have changed the connection's LAST_INSERT_ID()."""
+        self.insert_id_due = True
+        return 0
+
+    # --- prepared statements, as far as commands name them ------------------------------------------------
+
+    cdef MyStatement statement_at(self, const char* p, Py_ssize_t length):
+        """The statement that a command names; None: none that is known."""
+        cdef uint32_t number
+        if length < 5:
+            return None
+        number = le32(p + MY_HEADER + 1)
+        return self.last_prepared if number == LAST_PREPARED else self.statements.get(number)
+
+    cdef int note_statement(self, int command, MyStatement statement, uint32_t number) except -1:
+        if command == COM_STMT_CLOSE:
+            self.statements.pop(number, None)
+        elif statement is not None:
+            statement.long_data = command == COM_STMT_SEND_LONG_DATA
+        return 0
+
+    cdef int prepared(self, MyStatement statement) except -1:
+        """The server has prepared it, under its ``number``."""
+        if len(self.statements) >= MAX_NAMED_STATEMENTS:
+            self.statements.clear()
+        self.statements[statement.number] = statement
+        if statement.flags & F_ROW_COUNT:
+            self.history.uses_currval = True
+            self.engine.class_left(self)
+        return 0
+
+    # --- told by the server connection ----------------------------------------------------------------
+
+    cdef int on_status(self, uint32_t status, uint64_t insert_id) except -1:
+        self.status = status
+        self.status_unknown = False
+        if insert_id:
+            self.insert_id = insert_id
+            self.insert_id_due = False
+        return 0
+
+    cdef int on_answer(self, int command, int flags, effect, bint failed) except -1:
+        """The answer to the oldest command under way has been relayed."""
+        if failed and not flags & XF_PLAIN:
+            self.status_unknown = True
+        if command == COM_CHANGE_USER:
+            self.in_change_user = False
+        if isinstance(effect, Change):
+            self.apply(<Change>effect, failed, False)
+        elif effect is not None and not failed:
+            if isinstance(effect, MyStatement):
+                self.prepared(<MyStatement>effect)
+            else:
+                self.was_reset((<MyReset>effect).user)
+        self.observe(self.engine.now, LK_ALONE)
+        if not self.server.queue.size:
+            self.all_answered(self.in_transaction())
+        return self.moved()
+
+    cdef int was_reset(self, bytes user) except -1:
+        self.engine.class_left(self)
+        if user is None:
+            self.history.reset(b"reset", self.history.database)
+        else:
+            self.changed_user(user)
+            self.history.database = b""
+            self.history.reset(b"change", b"")
+        self.insert_id = 0
+        self.insert_id_due = self.stale_diagnostics = False
+        self.statements.clear()
+        return 0

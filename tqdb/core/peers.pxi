@@ -1,0 +1,60 @@
+# The two ends that the engine deals with, as far as it knows them: a member, whose writes are gathered, and a server
+# connection, on which a batch runs. Both protocols fill in the rest.
+
+cdef class ServerConn(Endpoint):
+    """A connection to a backend, attached to one client session for life."""
+    cdef readonly Member session
+    cdef Expectations queue
+    cdef Batch batch
+
+    def __cinit__(self, *args, **kwargs):
+        self.queue = Expectations()
+
+    cdef int begin_batch(self, Batch batch) except -1:
+        """Sends the batch's members as one transaction and takes it through its phases, to ``engine.over``."""
+        return 0
+
+    cdef int split(self, Batch batch) except -1:
+        """Writes every member's own answer into its session's ``out``; nothing of it stays on the connection."""
+        return 0
+
+    cdef int rolled_back(self, Batch batch) except -1:
+        """A batch on this connection was taken back: what it left behind is noted."""
+        return 0
+
+    cdef int ask(self, bytes sql) except -1:
+        """Asks a question of the proxy's; its rows go to the member's ``told``."""
+        return 0
+
+    cdef inline bint may_lead(self) noexcept:
+        """Nothing is expected whose answer could be mistaken, and nothing is half sent."""
+        return not self.closing and self.batch is None and self.queue.clear_but_ignored()
+
+
+cdef class Member(Endpoint):
+    """A client's session as the engine knows it."""
+    cdef readonly ServerConn server
+    cdef readonly int dialect
+    cdef Held held                      # None until its first hinted write
+    cdef SessionClass cls
+    cdef TableFacts asked               # what its server connection is being asked about
+    cdef uint64_t asked_epoch           # the engine's DDL epoch when it was
+    cdef Group asked_for
+    cdef Group alone_in                 # the group for which its writes are under way alone
+    cdef readonly int last_batch_size
+    cdef readonly str last_reason
+
+    cdef int send_held(self, int reason) except -1:
+        """The held messages go their ordinary way, byte for byte, on the session's own connection."""
+        return 0
+
+    cdef int answered(self, Batch batch) except -1:
+        """Its own part of the batch's answer lies in ``out``: it goes on."""
+        return 0
+
+    cdef int lost(self, bint unknown) except -1:
+        """The connection that carried its writes has ended: it ends too, told whether the outcome is unknown."""
+        return 0
+
+    cdef inline bint usable(self) noexcept:
+        return not self.closing and self.server is not None and not self.server.closing

@@ -1,0 +1,337 @@
+# PostgreSQL: a batch on a server connection, what is sent, what is answered, and everybody's part of it.
+
+cdef bytes PG_BEGIN = b"BEGIN;SET LOCAL lock_timeout=100;"
+cdef bytes QUERY_COMMIT = pg_query(b"COMMIT")
+cdef bytes QUERY_ROLLBACK = pg_query(b"ROLLBACK")
+cdef bytes BEGIN_EXTENDED = pg_run(b"BEGIN") + pg_run(b"SET LOCAL lock_timeout=100")
+
+
+cdef class PgBatchServer(SessionServer):
+    """A server connection as far as it leads batches."""
+    cdef PgSession pg               # the same as ``session``
+    cdef PgExpectations expected    # the same as ``queue``
+    cdef int preamble               # answers to BEGIN and SET still to come in front of the batch's own
+
+    def __cinit__(self, *args, **kwargs):
+        self.queue = self.expected = PgExpectations()
+
+    cdef int join_session(self, Session session) except -1:
+        self.pg = <PgSession>session
+        return SessionServer.join_session(self, session)
+
+    cdef inline int replaces_unnamed(self) except -1:
+        """Something of the proxy's takes the place of the unnamed statement."""
+        if self.pg.statements.unnamed is not None:
+            self.pg.statements.here = False
+        return 0
+
+    # --- what is sent -----------------------------------------------------------------------------------
+
+    cdef int begin_batch(self, Batch batch) except -1:
+        """BEGIN and the batch's statements; COMMIT follows once the answer is what it must be.
+
+        So a batch whose answer cannot be shared out (a row count that does not fit, a notice) is rolled back
+        and its members go alone. A batch that meets another's lock gives up soon, so that only the member whose
+        row is locked waits for it. An error anywhere makes the server skip all that follows, BEGIN included.
+        """
+        cdef Buffer out = self.out
+        cdef Py_ssize_t start
+        batch.phase = B_WORK
+        self.preamble = 2
+        self.replaces_unnamed()
+        self.expected.push(X_BATCH, FE_QUERY)
+        if batch.group.shape.extended:
+            out.append_bytes(BEGIN_EXTENDED)
+            if batch.method == M_PIPELINE:
+                self.put_pipeline(batch)
+            else:
+                self.put_bound_insert(batch)
+            out.append_bytes(SYNC)
+            return self.mark()
+        start = self.open_message(b"Q")
+        out.append_bytes(PG_BEGIN)
+        if batch.method == M_PIPELINE:
+            self.put_statements(batch)
+        else:
+            self.put_merged(batch)
+        out.append(b"\0", 1)
+        self.close_message(start)
+        return self.mark()
+
+    cdef int enter(self, Batch batch) except -1:
+        if batch.phase == B_COMMIT:
+            self.out.append_bytes(QUERY_COMMIT)
+            batch.commit_at = self.out.position()
+        elif batch.phase == B_ROLLBACK:
+            self.out.append_bytes(QUERY_ROLLBACK)
+        else:
+            # ROLLBACK does not fail: whoever refuses it ends with its transaction
+            return self.disconnect(C_CUT)
+        self.expected.push(X_BATCH, FE_QUERY)
+        return self.mark()
+
+    cdef inline Py_ssize_t open_message(self, const char* kind) except -1:
+        cdef Py_ssize_t start = self.out.size()
+        self.out.append(kind, 1)
+        self.out.append(b"\0\0\0\0", 4)
+        return start
+
+    cdef inline int close_message(self, Py_ssize_t start) except -1:
+        tq_put_be32(self.out.ptr() + start + 1, <uint32_t>(self.out.size() - start - 1))
+        return 0
+
+    cdef int put_statements(self, Batch batch) except -1:
+        """Everybody's statement, one behind the other; a line comment at the end of one ends with its line."""
+        cdef Held held
+        cdef int k
+        for item in batch.members:
+            held = <Held>item
+            for k in range(held.nwrites):
+                self.out.append(held.data.ptr() + held.writes[k].sql_start,
+                                held.writes[k].sql_end - held.writes[k].sql_start)
+                self.out.append(b"\n;", 2)
+        return 0
+
+    cdef int put_pipeline(self, Batch batch) except -1:
+        """Bind, Describe and Execute of everybody, for the statement parsed once, without a name.
+
+        A name of the leader's would do, but its plan would age by the others' executions, and the leader could
+        tell from when its errors come.
+        """
+        cdef PgStatement statement = self.pg.held_statement
+        cdef Buffer out = self.out
+        cdef Held held
+        cdef Write* w
+        cdef const char* p
+        cdef Py_ssize_t start
+        cdef int k
+        cdef bint bound = batch.group.shape.form == FORM_BOUND
+        if bound:
+            start = self.open_message(b"P")
+            out.append(b"\0", 1)
+            k = PG_HEADER + PyBytes_GET_SIZE(statement.name) + 1
+            out.append(PyBytes_AS_STRING(statement.message) + k, PyBytes_GET_SIZE(statement.message) - k)
+            self.close_message(start)
+        for item in batch.members:
+            held = <Held>item
+            p = held.data.ptr()
+            for k in range(held.nwrites):
+                w = held.writes + k
+                if bound:
+                    start = self.open_message(b"B")
+                    out.append(b"\0\0", 2)
+                    out.append(p + w.sql_start, w.sql_end - w.sql_start)
+                    self.close_message(start)
+                else:
+                    out.append(p + w.start, w.bind - w.start)
+                    out.append(p + w.bind, w.bind_end - w.bind)
+                if w.flags & WF_DESCRIBE:
+                    out.append_bytes(DESCRIBE)
+                out.append_bytes(EXECUTE)
+        return 0
+
+    cdef int put_bound_insert(self, Batch batch) except -1:
+        """Parse of one INSERT with everybody's rows, Bind of everybody's values, Describe and Execute."""
+        cdef Held held = <Held>batch.members[0]
+        cdef Shape shape = batch.group.shape
+        cdef Write* first = held.writes
+        cdef Write* w
+        cdef Buffer out = self.out
+        cdef const char* p = held.data.ptr()
+        cdef Py_ssize_t start = self.open_message(b"P")
+        cdef Py_ssize_t head, tail
+        cdef bytes oids = (<PgSession>held.owner).held_statement.oids
+        cdef int k, types, formats
+        cdef char[2] count
+        out.append(b"\0", 1)
+        if shape.form == FORM_CUT:
+            self.put_merged(batch)
+            out.append(b"\0\0\0", 3)
+            self.close_message(start)
+            start = self.open_message(b"B")
+            out.append(p + first.bind + PG_HEADER, first.bind_end - first.bind - PG_HEADER)
+            self.close_message(start)
+            out.append_bytes(DESCRIBE)
+            return out.append_bytes(EXECUTE)
+        self.put_numbered_rows(shape, batch.rows)
+        types = tq_be16(PyBytes_AS_STRING(oids))
+        tq_put_be16(count, batch.rows * shape.nparams if types else 0)
+        out.append(count, 2)
+        if types:
+            for k in range(batch.rows):
+                out.append(PyBytes_AS_STRING(oids) + 2, 4 * min(types, shape.nparams))
+                out.append_bytes(b"\0" * (4 * max(0, shape.nparams - types)))
+        self.close_message(start)
+        start = self.open_message(b"B")
+        out.append(b"\0\0", 2)
+        head = first.tuples_start - 2 - first.sql_start
+        formats = tq_be16(p + first.sql_start)
+        if formats <= 1:
+            out.append(p + first.sql_start, head)
+        else:
+            tq_put_be16(count, batch.rows * formats)
+            out.append(count, 2)
+            for k in range(batch.rows):
+                out.append(p + first.sql_start + 2, head - 2)
+        tq_put_be16(count, batch.rows * shape.nparams)
+        out.append(count, 2)
+        for item in batch.members:
+            held = <Held>item
+            for k in range(held.nwrites):
+                w = held.writes + k
+                out.append(held.data.ptr() + w.tuples_start, w.tuples_end - w.tuples_start)
+        tail = first.sql_end - first.tuples_end
+        out.append(p + first.tuples_end, tail)
+        self.close_message(start)
+        out.append_bytes(DESCRIBE)
+        return out.append_bytes(EXECUTE)
+
+    cdef int put_numbered_rows(self, Shape shape, int rows) except -1:
+        """The statement's text with its tuple ``rows`` times, the parameters numbered through."""
+        cdef Buffer out = self.out
+        cdef int row, number
+        cdef bytes text
+        cdef char[12] digits
+        cdef int k
+        out.append_bytes(shape.prefix)
+        for row in range(rows):
+            if row:
+                out.append(b",", 1)
+            for text, number in shape.pieces:
+                out.append_bytes(text)
+                if number:
+                    number += row * shape.nparams
+                    k = 12
+                    while number:
+                        k -= 1
+                        digits[k] = <char>(48 + number % 10)
+                        number //= 10
+                    k -= 1
+                    digits[k] = b"$"
+                    out.append(digits + k, 12 - k)
+        out.append_bytes(shape.suffix)
+        return out.append(b"\0", 1)
+
+    # --- what is answered -------------------------------------------------------------------------------
+
+    cdef int on_batch_message(self, int kind, const char* p, Py_ssize_t total) except -1:
+        cdef Batch batch = self.batch
+        if kind == BE_ERROR:
+            return self.on_batch_error(batch, pg_field(p + PG_HEADER, total - PG_HEADER, b"C"))
+        if kind == BE_READY:
+            return self.on_batch_ready(batch, p[PG_HEADER])
+        if batch.phase == B_COMMIT:
+            if kind == BE_COMMAND_COMPLETE and memcmp(p + PG_HEADER, b"COMMIT", 7) != 0:
+                batch.fail(RC_ERROR)
+        elif batch.phase == B_WORK and not batch.failed:
+            if self.preamble:
+                if kind == BE_COMMAND_COMPLETE:
+                    self.preamble -= 1
+                elif kind == BE_NOTICE:
+                    batch.fail(RC_WARNING)
+            elif kind == BE_PARSE_COMPLETE:
+                pass
+            elif batch.method == M_PIPELINE:
+                self.on_pipeline_message(batch, kind, p, total)
+            else:
+                self.on_insert_message(batch, kind, p, total)
+        return 0
+
+    cdef int on_batch_error(self, Batch batch, bytes sqlstate) except -1:
+        batch.fail(pg_retry_cause(sqlstate))
+        if sqlstate in PG_TABLE_ERRORS:
+            batch.table_error = True
+        elif batch.method == M_PIPELINE and batch.phase == B_WORK and not self.preamble:
+            batch.blame()
+        return 0
+
+    cdef int on_batch_ready(self, Batch batch, char status) except -1:
+        """ReadyForQuery: the phase's answer is whole."""
+        self.expected.pop()
+        if batch.phase == B_WORK and not batch.failed and (self.preamble or (
+                batch.method == M_PIPELINE and batch.answered != batch.nwrites)):
+            batch.fail(RC_MISMATCH)
+        if batch.phase == B_ROLLBACK or not batch.failed:
+            return self.advance(batch, EV_GOOD)
+        return self.advance(batch, EV_OUT if status == b"I" else EV_BAD)
+
+    cdef int on_pipeline_message(self, Batch batch, int kind, const char* p, Py_ssize_t total) except -1:
+        if kind in (BE_DATA_ROW, BE_BIND_COMPLETE, BE_ROW_DESCRIPTION, BE_NO_DATA, BE_NOTICE):
+            batch.response.append(p, total)
+        elif kind == BE_COMMAND_COMPLETE:
+            batch.response.append(p, total)
+            batch.end_write()
+        else:
+            batch.fail(RC_MISMATCH)
+        if batch.response.size() > MAX_ANSWER_BYTES:
+            batch.fail(RC_MISMATCH)
+        return 0
+
+    cdef int on_insert_message(self, Batch batch, int kind, const char* p, Py_ssize_t total) except -1:
+        cdef bytes expected
+        if kind == BE_ROW_DESCRIPTION:
+            batch.response.append(p, total)
+            batch.head_bytes = total
+        elif kind == BE_DATA_ROW:
+            batch.response.append(p, total)
+            batch.answer_rows += 1
+            if batch.response.size() > MAX_ANSWER_BYTES:
+                batch.fail(RC_MISMATCH)
+        elif kind == BE_COMMAND_COMPLETE:
+            expected = b"INSERT 0 %d" % batch.rows
+            if <bytes>(p + PG_HEADER) != expected or (batch.head_bytes and batch.answer_rows != batch.rows):
+                batch.fail(RC_MISMATCH)
+        elif kind == BE_NOTICE:
+            batch.fail(RC_WARNING)
+        return 0
+
+    # --- everybody's own part of the answer ---------------------------------------------------------------
+
+    cdef int split(self, Batch batch) except -1:
+        cdef Held held
+        cdef Buffer out
+        cdef const char* p = batch.response.ptr()
+        cdef Py_ssize_t at = batch.head_bytes
+        cdef Py_ssize_t end
+        cdef Write* w
+        cdef int k, row
+        cdef int number = 0
+        cdef bint extended = batch.group.shape.extended
+        for item in batch.members:
+            held = <Held>item
+            out = None if held.owner.closing else held.owner.out
+            for k in range(held.nwrites):
+                w = held.writes + k
+                end = at
+                if batch.method == M_PIPELINE:
+                    end = batch.end_of(number)
+                    number += 1
+                elif batch.head_bytes:
+                    for row in range(w.rows):
+                        end += 1 + <Py_ssize_t>tq_be32(p + end + 1)
+                if out is not None:
+                    if w.flags & WF_PARSE:
+                        out.append_bytes(PARSE_COMPLETE)
+                    if batch.method == M_PIPELINE:
+                        out.append(p + at, end - at)
+                    else:
+                        self.answer_insert(batch, out, w, p, at, end, extended)
+                    if w.flags & WF_SYNC:
+                        out.append_bytes(READY_IDLE)
+                at = end
+        return 0
+
+    cdef int answer_insert(self, Batch batch, Buffer out, Write* w, const char* p, Py_ssize_t at, Py_ssize_t end,
+                           bint extended) except -1:
+        """The answer to one member's part of a merged INSERT, up to its CommandComplete."""
+        if extended:
+            out.append_bytes(BIND_COMPLETE)
+        if batch.head_bytes:
+            if not extended or w.flags & WF_DESCRIBE:
+                out.append(p, batch.head_bytes)
+            out.append(p + at, end - at)
+        elif w.flags & WF_DESCRIBE:
+            out.append_bytes(NO_DATA)
+        if w.rows == 1:
+            return out.append_bytes(INSERT_ONE)
+        return out.append_bytes(pg_message(b"C", b"INSERT 0 %d\0" % w.rows))

@@ -1,0 +1,219 @@
+# PostgreSQL: a session up to its first ReadyForQuery, and what the server tells of its parameters.
+
+cdef enum PgState:
+    PG_STARTUP = 0      # untyped start-up packets
+    PG_CONNECTING       # the server connection is being made
+    PG_AUTH             # authentication is relayed, until the first ReadyForQuery
+    PG_READY
+    PG_RAW              # replication: bytes are relayed without a look
+
+PG_ERRORS = {
+    "protocol": ("FATAL", "08P01"),
+    "connect": ("FATAL", "08001"),
+    "too_many": ("FATAL", "53300"),
+    "timeout": ("FATAL", "08P01"),
+    "shutdown": ("FATAL", "57P01"),
+    "unsupported": ("FATAL", "0A000"),
+}
+
+
+cdef class PgLogin(Session):
+    """The client's end until it is logged in. Protocol documentation, "Message Flow", "Start-up"."""
+    cdef readonly int state
+    cdef bint replication
+    cdef bytes startup
+    cdef char status                # of the last ReadyForQuery
+    cdef bint backslash             # standard_conforming_strings is off
+    cdef bytes key                  # BackendKeyData
+    cdef dict params                # ParameterStatus changed since login
+    cdef dict login_params
+    cdef PgStatements statements
+
+    def __init__(self, Engine engine):
+        Session.__init__(self, engine)
+        self.dialect = PG
+        self.status = b"I"
+        self.statements = PgStatements()
+        self.login_params = {}
+
+    def attach(self, SessionServer server):
+        """The server connection is made: the start-up message goes out, the exchange is relayed."""
+        server.join_session(self)
+        server.out.append_bytes(self.startup)
+        server.mark()
+        if self.replication:
+            self.state = PG_RAW
+        else:
+            self.state = PG_AUTH
+            server.queue.push(X_RELAY, FE_STARTUP)
+        self.resume()
+
+    cdef bint is_logged_in(self) noexcept:
+        return self.state >= PG_READY
+
+    cdef bint in_transaction(self) noexcept:
+        return self.status != b"I"
+
+    cdef bytes class_key(self):
+        key = self.history.login_key + self.history.digest
+        if self.params:
+            for name in sorted(self.params):
+                key += b"\0" + name + b"\0" + self.params[name]
+        return key
+
+    cdef int say(self, str severity, str sqlstate, str message, str hint="") except -1:
+        """An error of the proxy's own."""
+        return self.out.append_bytes(pg_error(severity, sqlstate, message, hint))
+
+    cpdef refuse(self, str kind, str message):
+        severity, sqlstate = PG_ERRORS[kind]
+        if self.closing:
+            return
+        if kind == "protocol":
+            self.engine.stats.protocol_errors[self.dialect] += 1
+        self.count_refusal(kind, message)
+        self.say(severity, sqlstate, message)
+        self.disconnect(C_TOLD)
+
+    cdef Py_ssize_t refused(self, str message) except -1:
+        """The client does not keep to the protocol: it is told so and ends."""
+        self.refuse("protocol", message)
+        return NEED_MORE
+
+    cdef int internal_words(self) except -1:
+        return self.say("FATAL", "XX000", "the proxy has failed to handle this session")
+
+    cdef int lost(self, bint unknown) except -1:
+        if unknown:
+            self.say("FATAL", "08006", "server closed the connection unexpectedly",
+                     "The write was sent to the server and its outcome is not known; it was not sent again.")
+        elif self.last_words is not None:
+            self.out.append_bytes(self.last_words)
+        else:
+            self.say("FATAL", "08006", "server closed the connection unexpectedly",
+                     "The write was not kept; it may be sent again.")
+        return self.disconnect(C_SERVER_GONE)
+
+    cdef int let_go(self, int cause) except -1:
+        if self.key is not None:
+            self.engine.cancel_keys.pop(self.key, None)
+        return Session.let_go(self, cause)
+
+    # --- client to server ---------------------------------------------------------------------------
+
+    cdef Py_ssize_t parse_login(self, const char* p, Py_ssize_t n) except -1:
+        """Anything before PG_READY."""
+        if self.state == PG_STARTUP:
+            return self.parse_startup(p, n)
+        if self.state == PG_AUTH:
+            return self.parse_auth(p, n)
+        if self.state == PG_RAW:
+            self.forward(p, n)
+            return n
+        if n > MAX_AUTH_BYTES:
+            return self.refused("data before the connection is established")
+        return self.wait_for(WHEN_FREE)
+
+    cdef Py_ssize_t parse_startup(self, const char* p, Py_ssize_t n) except -1:
+        cdef int32_t length
+        cdef uint32_t code
+        if n < 4:
+            return NEED_MORE
+        length = <int32_t>tq_be32(p)
+        if length < 8 or length > MAX_STARTUP_BYTES:
+            return self.refused("invalid length of startup packet")
+        if n < 8:
+            return NEED_MORE
+        code = tq_be32(p + 4)
+        if n < length:
+            return NEED_MORE
+        if code == CODE_SSL or code == CODE_GSSENC:
+            if length != 8:
+                return self.refused("invalid length of startup packet")
+            self.out.append(b"N", 1)
+            self.mark()
+        elif code == CODE_CANCEL:
+            self.state = PG_CONNECTING
+            self.engine.hooks.cancel(self, p[:length], p[8:length])
+        elif code >> 16 != PROTOCOL_3:
+            self.engine.stats.protocol_errors[self.dialect] += 1
+            self.refuse("unsupported", "unsupported frontend protocol %d.%d: server supports 3.0"
+                        % (code >> 16, code & 0xffff))
+        else:
+            self.read_startup(p, length)
+        return length
+
+    cdef int read_startup(self, const char* p, Py_ssize_t length) except -1:
+        """The start-up message: user, database, what it says of batching."""
+        cdef list params
+        self.startup = p[:length]
+        params = self.startup[8:].split(b"\0")
+        if p[length - 1] != 0 or startup_value(params, b"user") == b"":
+            self.refuse("protocol", "invalid startup packet layout: expected terminator and a user name")
+            return 0
+        self.user = startup_value(params, b"user").decode("utf-8", "replace")
+        self.database = startup_value(params, b"database").decode("utf-8", "replace") or self.user
+        self.replication = startup_value(params, b"replication").lower() not in (b"", b"false", b"off", b"no", b"0")
+        wait = self.engine.hooks.startup_wait(params)
+        self.history.wait = self.history.startup_wait = WAIT_NONE if wait is None else wait
+        self.state = PG_CONNECTING
+        self.engine.hooks.connect(self)
+        return 0
+
+    cdef Py_ssize_t parse_auth(self, const char* p, Py_ssize_t n) except -1:
+        """Password and SASL messages go on as they are; anything else waits for the login to end."""
+        cdef int32_t length
+        cdef uint8_t kind = p[0]
+        if not IS_FRONTEND[kind]:
+            return self.refused("invalid frontend message type %d" % kind)
+        if n < PG_HEADER:
+            return NEED_MORE
+        length = <int32_t>tq_be32(p + 1)
+        if kind != FE_PASSWORD and kind != FE_TERMINATE:
+            if n > MAX_AUTH_BYTES:
+                return self.refused("too much data before the login has ended")
+            return self.wait_for(WHEN_FREE)
+        if length < 4 or length > MAX_AUTH_BYTES:
+            return self.refused("invalid message length")
+        if n < length + 1:
+            return NEED_MORE
+        self.forward(p, length + 1)
+        return length + 1
+
+    # --- told by the server connection ----------------------------------------------------------------
+
+    cdef int login_done(self) except -1:
+        self.state = PG_READY
+        params = b"".join(k + b"\0" + v + b"\0" for k, v in sorted(self.login_params.items()))
+        self.history.login_key = hashlib.blake2b(
+            b"\0".join((self.backend.encode(), self.address.encode(), b"%d" % self.engine.settings_epoch,
+                        self.startup, params)),
+            digest_size=16).digest()
+        return self.resume()
+
+    cdef int on_key(self, bytes key) except -1:
+        """BackendKeyData: what a cancel of this session's statements will name."""
+        self.key = key
+        self.engine.cancel_keys[key] = self
+        return 0
+
+    cdef int on_parameter(self, const char* p, Py_ssize_t n) except -1:
+        """ParameterStatus: name and value."""
+        cdef bytes name, value, _
+        name, value, _ = (p[:n]).split(b"\0", 2)
+        if name == b"client_encoding":
+            # the server reports every change: a reset of the session changes it by a report of its own
+            self.history.unsafe_charset = self.history.unsafe_at_login = value in PG_UNSAFE_CHARSETS
+        elif name == b"standard_conforming_strings":
+            self.backslash = value != b"on"
+            self.statements.strings_changed()
+        if self.state == PG_AUTH:
+            self.login_params[name] = value
+            return 0
+        if self.params is None:
+            self.params = {}
+        if self.login_params.get(name) == value:
+            self.params.pop(name, None)
+        else:
+            self.params[name] = value
+        return self.engine.class_left(self)

@@ -1,0 +1,129 @@
+# Shapes: statements that differ in values only, and the cache that asks once what each means.
+
+cdef enum:
+    MAX_SHAPES = 10000              # analysed statement shapes kept
+    MAX_SHAPE_BYTES = 16384         # prefix and suffix of a statement that is taken apart
+
+cdef enum Form:
+    FORM_CUT = 0        # text, an INSERT cut into prefix, tuples and suffix
+    FORM_WHOLE          # text, any write, its literals as "?"
+    FORM_BOUND          # parameters for a prepared statement
+
+
+cdef class Shape:
+    """Statements that differ in values only.
+
+    FORM_CUT: what stands before and behind the tuples, and one tuple's skeleton. FORM_WHOLE: ``skeleton`` is
+    the statement's. FORM_BOUND: ``prefix`` is the statement's text, ``skeleton`` what else must be the same
+    (types, formats); ``pieces`` its one tuple taken apart, for a statement with more of them.
+    """
+    cdef readonly int form
+    cdef readonly bytes prefix
+    cdef readonly bytes skeleton
+    cdef readonly bytes suffix
+    cdef readonly object verdict      # what analysis found, None if it may not be batched
+    cdef readonly tuple pieces        # (text, number of the parameter behind it or 0), …
+    cdef readonly int nparams
+    cdef readonly bint extended       # comes by PostgreSQL's extended protocol
+
+    def __init__(self, int form, bytes prefix, bytes skeleton, bytes suffix, verdict, bint extended):
+        self.form = form
+        self.prefix = prefix
+        self.skeleton = skeleton
+        self.suffix = suffix
+        self.verdict = verdict
+        self.extended = extended
+
+    cdef inline bint is_cut(self, const char* sql, Scan* s) noexcept:
+        """Whether a scanned INSERT is one of these."""
+        cdef Py_ssize_t nprefix = s.values_start - s.core_start
+        cdef Py_ssize_t nsuffix = s.core_end - s.values_end if s.core_end > s.values_end else 0
+        return (self.form == FORM_CUT
+                and PyBytes_GET_SIZE(self.prefix) == nprefix and PyBytes_GET_SIZE(self.suffix) == nsuffix
+                and PyBytes_GET_SIZE(self.skeleton) == s.nskeleton
+                and memcmp(PyBytes_AS_STRING(self.prefix), sql + s.core_start, nprefix) == 0
+                and memcmp(PyBytes_AS_STRING(self.suffix), sql + s.values_end, nsuffix) == 0
+                and memcmp(PyBytes_AS_STRING(self.skeleton), s.skeleton, s.nskeleton) == 0)
+
+    cdef inline bint is_whole(self, Scan* s) noexcept:
+        """Whether a statement whose whole skeleton was scanned is one of these."""
+        return (self.form == FORM_WHOLE and PyBytes_GET_SIZE(self.skeleton) == s.nskeleton
+                and memcmp(PyBytes_AS_STRING(self.skeleton), s.skeleton, s.nskeleton) == 0)
+
+
+cdef class Shapes:
+    """The shapes known. Hooks: ``analyze(dialect, prefix, tuple, suffix)``, ``analyze_statement(dialect, sql)`` and
+    ``pieces(dialect, tuple, parameters)`` answer what they found, None for never, or NotImplemented for not just now.
+    """
+    cdef object hooks
+    cdef dict known
+
+    def __init__(self, hooks):
+        self.hooks = hooks
+        self.known = {}
+
+    cdef Shape keep(self, key, Shape shape):
+        if len(self.known) >= MAX_SHAPES:
+            self.known.clear()
+        self.known[key] = shape
+        return shape
+
+    cdef Shape of_cut(self, int dialect, const char* p, Scan* s, bytes formats):
+        """The shape of a scanned INSERT, analysed if it is new. None: not analysed just now.
+
+        ``formats``: what else must be the same, b"" for a text protocol's own answer.
+        """
+        cdef bytes prefix = p[s.core_start:s.values_start]
+        cdef bytes skeleton = s.skeleton[:s.nskeleton]
+        cdef bytes suffix = p[s.values_end:s.core_end] if s.core_end > s.values_end else b""
+        key = (dialect, prefix, skeleton, suffix, formats)
+        found = self.known.get(key)
+        if found is not None:
+            return <Shape>found
+        verdict = self.hooks.analyze(dialect, prefix, short_literals(
+            p + s.values_start, s.first_end - s.values_start, dialect, s.backslash), suffix)
+        if verdict is NotImplemented:
+            return None
+        return self.keep(key, Shape(FORM_CUT, prefix, skeleton, suffix, verdict, formats != b""))
+
+    cdef Shape of_whole(self, int dialect, const char* p, Scan* s, bytes formats):
+        """The shape of a scanned statement whose skeleton is the whole statement's."""
+        cdef bytes skeleton = s.skeleton[:s.nskeleton]
+        key = (dialect, skeleton, formats)
+        found = self.known.get(key)
+        if found is not None:
+            return <Shape>found
+        verdict = self.hooks.analyze_statement(dialect, short_literals(
+            p + s.core_start, s.core_end - s.core_start, dialect, s.backslash))
+        if verdict is NotImplemented:
+            return None
+        return self.keep(key, Shape(FORM_WHOLE, b"", skeleton, b"", verdict, formats != b""))
+
+    cdef Shape of_bound(self, int dialect, bytes text, bytes alike, Scan* s, int nparams):
+        """The shape of executions of a statement; ``s`` is the scan of ``text``, ``alike`` see ``Shape``."""
+        cdef Shape shape
+        key = (dialect, text, alike, FORM_BOUND)
+        found = self.known.get(key)
+        if found is not None:
+            return <Shape>found
+        verdict = None
+        pieces = None
+        prefix, suffix = text, b""
+        if s.verb == W_INSERT and s.values_end >= 0 and s.ntuples == 1 and not s.flags & F_COMPLEX:
+            prefix, suffix = text[:s.values_start], text[s.values_end:]
+            values = text[s.values_start:s.values_end]
+            pieces = self.hooks.pieces(dialect, values, nparams)
+            if pieces is not None and pieces is not NotImplemented:
+                verdict = self.hooks.analyze(dialect, prefix, values, suffix)
+        if pieces is NotImplemented or verdict is NotImplemented:
+            return None
+        if verdict is None:
+            pieces = None
+            verdict = self.hooks.analyze_statement(dialect, text)
+            if verdict is NotImplemented:
+                return None
+        shape = Shape(FORM_BOUND, prefix if pieces else text, alike, suffix if pieces else b"", verdict,
+                      dialect == PG)
+        shape.pieces = pieces
+        shape.nparams = nparams
+        return self.keep(key, shape)
