@@ -103,7 +103,9 @@ cdef class Gathering(Turn):
         """Writes that a session has completed are filed."""
         held.counted = held.tuple_bytes if group.merges() else held.data.size()
         if group.members and not self.has_room(group, held.rows, held.counted, held.text_bytes):
-            self.close(group, FL_FULL if group.rows + held.rows > self.max_rows(group) else FL_BYTES)
+            if group.facts.probing:
+                return self.go_alone(held, R_TABLE)
+            self.make_way(group, held.rows)
         if not group.members:
             group.opened = self.now
         group.members.append(held)
@@ -112,6 +114,12 @@ cdef class Gathering(Turn):
         group.count(1, held.rows, held.counted, held.text_bytes)
         self.gathered += held.nwrites
         return self.joined(held, group)
+
+    cdef int make_way(self, Group group, int rows) except -1:
+        """A group that has no room for so many rows more departs, unless it waits for the catalogue."""
+        if group.facts.probing:
+            return 0
+        return self.close(group, FL_FULL if group.rows + rows > self.max_rows(group) else FL_BYTES)
 
     cdef int extended(self, Held held, int writes, int rows, Py_ssize_t size) except -1:
         """A gathered session has added ``writes`` to its own, for which there was room."""
@@ -124,7 +132,7 @@ cdef class Gathering(Turn):
     cdef int joined(self, Held held, Group group) except -1:
         cdef double limit = self.max_wait_ms * 0.001
         cdef double deadline
-        if group.rows >= self.max_rows(group):
+        if group.rows >= self.max_rows(group) and not group.facts.probing:
             return self.close(group, FL_FULL)
         if group.facts.wait_limit > 0 and group.facts.wait_limit < limit:
             limit = group.facts.wait_limit

@@ -429,7 +429,7 @@ cdef class Session(Member):
             if group is not <Group>held.where or held.nwrites + count > self.max_held:
                 return self.hold_back(WHEN_FREE)
             if not engine.has_room(group, rows, size, text):
-                engine.close(group, FL_FULL if group.rows + rows > engine.max_rows(group) else FL_BYTES)
+                engine.make_way(group, rows)
                 return self.hold_back(WHEN_FREE)
             held.add(count, msg, nmsg, wait_ms)
             self.begin_timing()
