@@ -18,7 +18,7 @@ VARIANT = os.environ.get("TQDB_VARIANT", "")
 # compiler's flags, linker's flags; the code is the ordinary build's: no checks that it does not have
 VARIANTS = {
     "": (["-O3", "-fno-strict-aliasing"], []),
-    "sanitize": (["-O1", "-g", "-UNDEBUG", "-fno-strict-aliasing", "-fno-omit-frame-pointer",
+    "sanitize": (["-O1", "-g", "-UNDEBUG", "-fno-strict-aliasing", "-fno-wrapv", "-fno-omit-frame-pointer",
                   "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
                  ["-fsanitize=address,undefined"]),
     # clang's: counters of edges and compared values; atheris brings libFuzzer and the sanitizer's library
