@@ -11,9 +11,16 @@ BENCH := TQDB_SLOWSYNC=build/slowsync.so $(VENV)/bin/tqdb bench --pictures bench
 # what goes into the executable
 PARTS := packaging/tqdb.spec packaging/entry.py tqdb/dashboard.html $(wildcard tqdb/*.py tqdb/*/*.py locustfiles/*.py)
 DEBUG ?= 0
+# what needs no server and no socket: it is run under the sanitizers too
+SANS_IO := tests/test_sans_io.py tests/test_scanner.py tests/test_fuzz_corpus.py \
+	$(wildcard tests/test_interleavings.py tests/test_random_interleavings.py)
+SECONDS_EACH := $(or $(SECONDS),60)
+ROUNDS ?= 100
+WRITES ?= 10000000
+CLIENTS ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-drivers test-package lint bench bench-1k bench-10k bench-100k bench-1m bench-all \
+.PHONY: help run build test test-drivers test-package test-sanitize test-ledger test-memory fuzz coverage lint bench bench-1k bench-10k bench-100k bench-1m bench-all \
 	locust locust-headless binary deb wheel clean debug
 
 help:  ## list the targets
@@ -44,6 +51,27 @@ test-package: dist/tqdb $(VENV)/.dev  ## as root: the Debian package in a minima
 	@test -d build/debian/usr || debootstrap --variant=minbase bookworm build/debian >build/debootstrap.log
 	@TQDB_DEB=$$(scripts/build-deb) TQDB_DEB_NEWER=$$(scripts/build-deb 99.0.0) TQDB_BIN=dist/tqdb \
 		TQDB_DEBIAN_ROOT=$(CURDIR)/build/debian $(VENV)/bin/pytest tests/test_package.py $(ARGS)
+
+test-sanitize: build $(VENV)/.dev  ## the sans-IO tests with AddressSanitizer and UBSan
+	@scripts/build-variant sanitize
+	@scripts/test-sanitize $(SANS_IO) $(ARGS)
+
+test-ledger: build $(VENV)/.dev  ## kills under load, every write accounted for (ROUNDS=100 for each database)
+	@scripts/ensure-system servers
+	@$(VENV)/bin/python -m tests.ledger --rounds $(ROUNDS) $(ARGS)
+
+test-memory: build  ## memory under WRITES=10000000 writes, and of each of CLIENTS=10000 idle clients
+	@$(VENV)/bin/python -m tests.memory --writes $(WRITES) --clients $(CLIENTS) $(ARGS)
+
+fuzz: build $(VENV)/.fuzz  ## coverage-guided fuzzing of the core (SECONDS=60 for each target, TARGET= for one)
+	@scripts/ensure-system clang
+	@scripts/build-variant fuzz
+	@$(VENV)/bin/python -m tests.fuzz --seconds $(SECONDS_EACH) $(if $(TARGET),--target $(TARGET)) $(ARGS)
+
+coverage: build $(VENV)/.coverage  ## lines of Python and Cython that the tests reach, 90 % at least; build/coverage/html
+	@scripts/ensure-system servers
+	@scripts/build-variant coverage
+	@scripts/coverage $(ARGS)
 
 lint: build $(VENV)/.dev  ## ruff, cython-lint, import-linter
 	@$(VENV)/bin/ruff check .
@@ -114,6 +142,14 @@ $(VENV)/.drivers: $(VENV)/.dev
 	@$(PIP) install -c constraints.txt mysqlclient > build.log 2>&1 || \
 		echo "tqdb: mysqlclient cannot be built here, its tests are skipped"
 	@rm -f build.log
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[fuzz]'
+	@touch $@
+
+$(VENV)/.coverage: $(VENV)/.drivers
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[coverage]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.built build/slowsync.so

@@ -2,6 +2,8 @@
 load generator and the null backend).
 
 ``TQDB_DEBUG=1`` compiles with bounds checks, line tracing and C assertions; ``make debug`` sets it.
+``TQDB_VARIANT`` compiles for a purpose of its own, see ``VARIANTS``; ``scripts/build-variant`` sets it and builds
+into a copy, never beside the sources.
 ``TQDB_COUNTING_SWITCH=1`` lets the metrics' counters be turned off, for ``scripts/cost-of-metrics`` alone.
 """
 
@@ -12,8 +14,20 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 DEBUG = os.environ.get("TQDB_DEBUG") == "1"
-FLAGS = ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-fno-strict-aliasing"]
-FLAGS += ["-Wno-unused-function", "-Wno-unreachable-code", "-Wno-sign-compare"]
+VARIANT = os.environ.get("TQDB_VARIANT", "")
+# compiler's flags, linker's flags; the code is the ordinary build's: no checks that it does not have
+VARIANTS = {
+    "": (["-O3", "-fno-strict-aliasing"], []),
+    "sanitize": (["-O1", "-g", "-UNDEBUG", "-fno-strict-aliasing", "-fno-wrapv", "-fno-omit-frame-pointer",
+                  "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+                 ["-fsanitize=address,undefined"]),
+    # clang's: counters of edges and compared values; atheris brings libFuzzer and the sanitizer's library
+    "fuzz": (["-O1", "-g", "-UNDEBUG", "-fno-strict-aliasing", "-fno-omit-frame-pointer",
+              "-fsanitize=address,fuzzer-no-link"], []),
+    "coverage": (["-O0", "-DCYTHON_TRACE=1", "-DCYTHON_TRACE_NOGIL=1"], []),
+}
+FLAGS, LINK = (["-O0", "-g", "-UNDEBUG"], []) if DEBUG else VARIANTS[VARIANT]
+FLAGS = [*FLAGS, "-Wno-unused-function", "-Wno-unreachable-code", "-Wno-sign-compare"]
 
 extensions = [
     Extension(
@@ -22,10 +36,12 @@ extensions = [
         depends=glob("tqdb/core/*.pxi"),
         define_macros=[("TQDB_COUNTING_SWITCH", "1")] if os.environ.get("TQDB_COUNTING_SWITCH") == "1" else [],
         extra_compile_args=FLAGS,
+        extra_link_args=LINK,
     ),
-    *(Extension(f"tqdb.load.{name}", [f"tqdb/load/{name}.pyx"], depends=["tqdb/load/epoll.pxd"],
-                extra_compile_args=FLAGS) for name in ("_gen", "_null")),
 ]
+if VARIANT in ("", "coverage"):
+    extensions += [Extension(f"tqdb.load.{name}", [f"tqdb/load/{name}.pyx"], depends=["tqdb/load/epoll.pxd"],
+                             extra_compile_args=FLAGS, extra_link_args=LINK) for name in ("_gen", "_null")]
 
 setup(
     ext_modules=cythonize(
@@ -37,7 +53,7 @@ setup(
             "wraparound": False,
             "cdivision": not DEBUG,
             "initializedcheck": DEBUG,
-            "linetrace": DEBUG,
+            "linetrace": DEBUG or VARIANT == "coverage",
         },
     )
 )

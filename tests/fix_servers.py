@@ -47,6 +47,18 @@ class ProxyUnderTest(Proxy):
                     total += sample.value
         return total
 
+    def batched(self) -> int:
+        """Writes that went in batches."""
+        return self.stats()["batched_writes_total"]
+
+    def counted(self, reason: str) -> float:
+        """Writes that went alone for ``reason``."""
+        return self.metric("tqdbproxy_individual_writes_total", reason=reason)
+
+    def clients(self, state: str = "") -> int:
+        """Client sessions, of one state or all."""
+        return sum(c["count"] for c in self.stats()["client_connections"] if state in ("", c["state"]))
+
 
 @pytest.fixture(scope="session")
 def command() -> list[str]:

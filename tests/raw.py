@@ -3,6 +3,8 @@
 import socket
 import struct
 
+from tests.wire import my, pg, pg_bind, pg_parse, pg_query, pg_startup
+
 
 class RawPostgres:
     """A session over trust authentication; ``query`` returns the answer's bytes up to ReadyForQuery."""
@@ -12,10 +14,7 @@ class RawPostgres:
         self.buffer = b""
         self.names: dict[str, int] = {}
         self.prepared: set[str] = set()
-        body = struct.pack("!I", 196608)
-        for name, value in {"user": user, "database": database, **params}.items():
-            body += name.encode() + b"\0" + value.encode() + b"\0"
-        self.sock.sendall(struct.pack("!I", len(body) + 5) + body + b"\0")
+        self.sock.sendall(pg_startup(user=user, database=database, **params))
         self.login = self.answer()
 
     def message(self) -> bytes:
@@ -37,34 +36,28 @@ class RawPostgres:
                 return out
 
     def send(self, kind: bytes, body: bytes) -> None:
-        self.sock.sendall(kind + struct.pack("!I", len(body) + 4) + body)
+        self.sock.sendall(pg(kind, body))
 
     def query(self, sql: str | bytes) -> bytes:
-        self.send(b"Q", (sql if isinstance(sql, bytes) else sql.encode()) + b"\0")
+        self.sock.sendall(pg_query(sql))
         return self.answer()
 
     def execute(self, sql: str, params: tuple, named: bool = False, binary: bool = False) -> bytes:
         """Parse, Bind, Describe, Execute, Sync; ``named``: prepared once by its text. Parameters in text format."""
         out = b""
-        name = b"\0"
-        if named:
-            name = b"s%d\0" % self.names.setdefault(sql, len(self.names))
-        values = b"".join(
-            b"\xff\xff\xff\xff" if v is None else struct.pack("!i", len(v)) + v for v in map(pg_text, params))
-        parse = name + sql.encode() + b"\0\0\0"
-        bind = (b"\0" + name + b"\0\0" + struct.pack("!H", len(params)) + values
-                + (b"\0\1\0\1" if binary else b"\0\1\0\0"))
-        unit = [(b"B", bind), (b"D", b"P\0"), (b"E", b"\0" * 5), (b"S", b"")]
+        name = b"s%d" % self.names.setdefault(sql, len(self.names)) if named else b""
+        parse = pg_parse(name, sql.encode())
+        unit = (pg_bind(b"", name, *map(pg_text, params), results=b"\0\1\0\1" if binary else b"\0\1\0\0")
+                + pg(b"D", b"P\0") + pg(b"E", b"\0" * 5) + pg(b"S"))
         if not named:
-            unit.insert(0, (b"P", parse))
+            unit = parse + unit
         elif sql not in self.prepared:
-            self.send(b"P", parse)
-            self.send(b"S", b"")
+            self.sock.sendall(parse + pg(b"S"))
             out = self.answer()
             if out[:1] == b"E":
                 return out
             self.prepared.add(sql)
-        self.sock.sendall(b"".join(k + struct.pack("!I", len(b) + 4) + b for k, b in unit))
+        self.sock.sendall(unit)
         return out + self.answer()
 
     def close(self) -> None:
@@ -107,8 +100,7 @@ class RawMariaDB:
     def execute(self, sql: str, params: tuple) -> bytes:
         """COM_STMT_EXECUTE of a statement prepared once by its text; types go only when they have changed."""
         if sql not in self.statements:
-            text = b"\x16" + sql.encode()
-            self.sock.sendall(struct.pack("<I", len(text)) + text)
+            self.sock.sendall(my(0, b"\x16" + sql.encode()))
             out = self.packet()
             if out[4] == 0xFF:
                 return out
@@ -134,7 +126,7 @@ class RawMariaDB:
         return self.command(head + values)
 
     def command(self, text: bytes) -> bytes:
-        self.sock.sendall(struct.pack("<I", len(text)) + text)
+        self.sock.sendall(my(0, text))
         out = packet = self.packet()
         if packet[4] in (0, 0xFF):
             return out

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from tests.crowd import together
 from tests.fix_servers import tqdb_command
+from tests.wait import wait_for
 from tqdb.load.servers import Proxy, free_port, which
 from tqdb.notify import Notifier
 
@@ -237,10 +237,8 @@ def test_ctrl_c_on_a_terminal_drains(command, postgres):
         session = RawPostgres(proxy.postgres_port)
         session.query("BEGIN")
         os.killpg(proxy.process.pid, signal.SIGINT)
-        deadline = time.monotonic() + 20
-        while "still busy" not in proxy.log():
-            assert time.monotonic() < deadline and proxy.process.poll() is None, proxy.log()
-            time.sleep(0.02)
+        wait_for(lambda: "still busy" in proxy.log() or proxy.process.poll() is not None, what=proxy.log)
+        assert proxy.process.poll() is None, proxy.log()
         session.query("COMMIT")
         assert proxy.process.wait(20) == 0
         assert "second signal" not in proxy.log()

@@ -1,13 +1,13 @@
 """Batches as clients see them: everything arrives once, each gets its own answer, errors reach their owners only."""
 
 import threading
-import time
 
 import psycopg
 import pymysql
 import pytest
 
 from tests.crowd import together
+from tests.wait import wait_for
 
 HINT = "/* max_wait_ms:10 file:batching.py line:1 */ "
 SESSIONS = 200
@@ -143,10 +143,6 @@ def test_mariadb_one_bad_row_in_fifty(mariadb, proxy, my, table):
 
 # --- who may share a batch ------------------------------------------------------------------------------------
 
-def counted(proxy, reason: str) -> float:
-    return proxy.metric("tqdbproxy_individual_writes_total", reason=reason)
-
-
 def pipelines(proxy) -> float:
     return proxy.metric("tqdbproxy_write_batch_method_total", method="pipeline")
 
@@ -165,9 +161,9 @@ def test_postgres_sessions_that_cannot_be_compared(proxy, pg, table, prepare, re
     warm.execute(f"{HINT}INSERT INTO {table} (a) VALUES (0)")
     warm.execute(f"{HINT}INSERT INTO {table} (a) VALUES (0)")
     connection.execute(prepare)
-    before = counted(proxy, reason)
+    before = proxy.counted(reason)
     connection.execute(f"{HINT}INSERT INTO {table} (a) VALUES (1)")
-    assert counted(proxy, reason) == before + 1
+    assert proxy.counted(reason) == before + 1
 
 
 @pytest.mark.parametrize("prepare, reason", [
@@ -187,18 +183,18 @@ def test_mariadb_sessions_that_cannot_be_compared(proxy, my, table, prepare, rea
     sql = f"{HINT}INSERT INTO {table} (a) VALUES (1)"
     cursor.execute(sql)                     # asks for the table's facts, if it gets that far
     reason = reason or "single"
-    before = counted(proxy, reason)
+    before = proxy.counted(reason)
     cursor.execute(sql)
-    assert counted(proxy, reason) == before + 1
+    assert proxy.counted(reason) == before + 1
 
 
 def test_lock_tables_is_never_waited_for(proxy, my, table):
     my(through=False).cursor().execute(f"CREATE TABLE {table} (a int)")
     holder = my().cursor()
     holder.execute(f"LOCK TABLES {table} WRITE")
-    before = counted(proxy, "session_state")
+    before = proxy.counted("session_state")
     holder.execute(f"{HINT}INSERT INTO {table} (a) VALUES (1)")
-    assert counted(proxy, "session_state") == before + 1
+    assert proxy.counted("session_state") == before + 1
     holder.execute("UNLOCK TABLES")
 
 
@@ -291,14 +287,14 @@ def test_postgres_tables_that_are_not_plain(postgres, proxy, pg, table, make):
 ])
 def test_postgres_tables_whose_transactions_are_seen_by_others(postgres, proxy, pg, table, make):
     pg(through=False).execute(make.format(t=table))
-    before = counted(proxy, "table")
+    before = proxy.counted("table")
 
     def work(i):
         with pg_connect(postgres, proxy) as connection:
             return [connection.execute(f"{HINT}INSERT INTO {table} (a) VALUES ({n})").rowcount for n in range(6)]
 
     assert together(6, work) == [[1] * 6] * 6
-    assert counted(proxy, "table") == before + 36
+    assert proxy.counted("table") == before + 36
 
 
 @pytest.mark.parametrize("make, value", [
@@ -334,11 +330,11 @@ def test_postgres_functions_that_users_have_made(proxy, pg, table, make, value):
     admin.execute(f"CREATE TABLE {table} (a text)")
     admin.execute(make.format(t=table))
     try:
-        before = counted(proxy, "table")
+        before = proxy.counted("table")
         connection = pg()
         for _ in range(3):
             connection.execute(f"{HINT}INSERT INTO {table} (a) VALUES ({value.format(t=table)})")
-        assert counted(proxy, "table") == before + 3
+        assert proxy.counted("table") == before + 3
     finally:
         admin.execute("DROP FUNCTION IF EXISTS lower(int); DROP FUNCTION IF EXISTS mine()")
 
@@ -353,9 +349,9 @@ def test_postgres_functions_that_users_have_made(proxy, pg, table, make, value):
     ("CREATE TABLE {t} (a int) WITH SYSTEM VERSIONING",),
 ])
 def test_mariadb_tables_that_cannot_be_rolled_back_or_compared(mariadb, proxy, my, table, make):
-    before = counted(proxy, "table")
+    before = proxy.counted("table")
     run_on_mariadb_table(mariadb, proxy, my, table, make)
-    assert counted(proxy, "table") == before + 36
+    assert proxy.counted("table") == before + 36
 
 
 @pytest.mark.parametrize("make", [
@@ -438,16 +434,15 @@ def test_the_smallest_wait_wins(start_proxy, postgres, pg, table):
     patient, hasty, idle = (pg_connect(postgres, proxy) for _ in range(3))
     for connection in (patient, hasty, idle):
         connection.execute(f"/* max_wait_ms:1 */ INSERT INTO {table} (a) VALUES (0)")
+    before = proxy.metric("tqdbproxy_write_batch_flush_total", reason="deadline")
     answered = threading.Thread(target=lambda: patient.execute(
         f"/* max_wait_ms:50000 */ INSERT INTO {table} (a) VALUES (1)"))
     answered.start()
-    deadline = time.monotonic() + 20
-    while not any(c["state"] == "waiting" and c["count"] for c in proxy.stats()["client_connections"]):
-        assert time.monotonic() < deadline
+    wait_for(lambda: proxy.clients("waiting"))
     hasty.execute(f"/* max_wait_ms:1 */ INSERT INTO {table} (a) VALUES (2)")
     answered.join(20)
     assert not answered.is_alive()
-    assert proxy.metric("tqdbproxy_write_batch_flush_total", reason="deadline") >= 1
+    assert proxy.metric("tqdbproxy_write_batch_flush_total", reason="deadline") == before + 1
     for connection in (patient, hasty, idle):
         connection.close()
 
@@ -484,13 +479,6 @@ def test_a_batch_leaves_when_it_is_full(start_proxy, postgres, pg, table):
 
 
 # --- connections that end -------------------------------------------------------------------------------------
-
-def wait_for(condition, timeout: float = 20):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
-
 
 def test_a_client_that_goes_while_it_waits_is_taken_out(start_proxy, postgres, pg, table):
     proxy = start_proxy(postgres=postgres, config="[writebatch]\nmax_wait_ms_limit = 60000\n")

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from tests.fix_servers import tqdb_command
-from tests.test_operator import wait_for
+from tests.wait import wait_for
 from tqdb.load.servers import free_port, postgres_bin
 from tqdb.reference import ini, markdown
 

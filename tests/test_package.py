@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.test_operator import wait_for
+from tests.wait import wait_for
 from tqdb.load.servers import free_port, which
 
 SYSTEMCTL = """#!/bin/sh

@@ -11,6 +11,7 @@ import pymysql
 import pytest
 from psycopg.pq import TransactionStatus
 
+from tests import wire
 from tests.raw import RawMariaDB, RawPostgres
 from tqdb.load.servers import postgres_tool
 
@@ -63,39 +64,32 @@ def test_unix_socket(proxy, postgres, mariadb):
 
 def test_extended_protocol_bytes(postgres, proxy, table):
     """Parse/Bind/Describe/Execute, named and unnamed, portals, Flush, errors and pipelines of several Syncs."""
-    def parse(name, sql):
-        return b"P", name + b"\0" + sql + b"\0\0\0"
-
-    def bind(portal, name, *values):
-        body = portal + b"\0" + name + b"\0\0\0" + len(values).to_bytes(2, "big")
-        for v in values:
-            body += (-1).to_bytes(4, "big", signed=True) if v is None else len(v).to_bytes(4, "big") + v
-        return b"B", body + b"\0\0"
-
-    describe, execute, sync = (b"D", b"P\0"), (b"E", b"\0\0\0\0\0"), (b"S", b"")
+    say, parse, bind = wire.pg, wire.pg_parse, wire.pg_bind
+    describe, execute, sync = say(b"D", b"P\0"), say(b"E", b"\0\0\0\0\0"), say(b"S")
     conversations = [
         [parse(b"", b"SELECT $1::int + 1"), bind(b"", b"", b"41"), describe, execute, sync],
-        [parse(b"s", b"SELECT $1::text"), (b"D", b"Ss\0"), sync],
-        [bind(b"", b"s", b"x"), execute, sync, bind(b"", b"s", None), execute, sync, (b"C", b"Ss\0"), sync],
-        [parse(b"", b"SELECT * FROM generate_series(1, 5)"), bind(b"p", b""), (b"E", b"p\0\0\0\0\2"),
-         (b"E", b"p\0\0\0\0\2"), (b"H", b""), (b"E", b"p\0\0\0\0\0"), (b"C", b"Pp\0"), sync],
+        [parse(b"s", b"SELECT $1::text"), say(b"D", b"Ss\0"), sync],
+        [bind(b"", b"s", b"x"), execute, sync, bind(b"", b"s", None), execute, sync, say(b"C", b"Ss\0"), sync],
+        [parse(b"", b"SELECT * FROM generate_series(1, 5)"), bind(b"p", b""), say(b"E", b"p\0\0\0\0\2"),
+         say(b"E", b"p\0\0\0\0\2"), say(b"H", b""), say(b"E", b"p\0\0\0\0\0"),
+         say(b"C", b"Pp\0"), sync],
         [parse(b"", b"SELECT 1/0"), bind(b"", b""), execute, bind(b"", b""), execute, sync,
          parse(b"", b"SELECT 2"), bind(b"", b""), execute, sync],
         [parse(b"", b"SELEC 1"), sync], [bind(b"", b"missing"), sync], [sync, sync, sync],
-        [(b"Q", b"BEGIN\0"), (b"Q", b"SELECT 1; SELECT 2\0"), (b"Q", b"COMMIT\0")],
-        [(b"F", (1574).to_bytes(4, "big") + b"\0\0\0\1\0\0\0\x03abc\0\0"), sync],
-        [(b"Q", b"COPY (SELECT 1) TO STDOUT\0")],
-        [(b"Q", b"/* max_wait_ms:5 */ SELECT 1\0"), (b"Q", b"SET a.b = 1\0"), (b"Q", b"RESET ALL\0")],
+        [say(b"Q", b"BEGIN\0"), say(b"Q", b"SELECT 1; SELECT 2\0"), say(b"Q", b"COMMIT\0")],
+        [say(b"F", (1574).to_bytes(4, "big") + b"\0\0\0\1\0\0\0\x03abc\0\0"), sync],
+        [say(b"Q", b"COPY (SELECT 1) TO STDOUT\0")],
+        [say(b"Q", b"/* max_wait_ms:5 */ SELECT 1\0"), say(b"Q", b"SET a.b = 1\0"), say(b"Q", b"RESET ALL\0")],
     ]
 
     def talk(p):
         session = RawPostgres(p)
         answers = []
         for conversation in conversations:
-            for kind, body in conversation:
-                session.send(kind, body)
+            for message in conversation:
+                session.sock.sendall(message)
             answers.append([session.answer() for _ in range(
-                sum(kind in (b"S", b"Q", b"F") for kind, _ in conversation))])
+                sum(message[:1] in (b"S", b"Q", b"F") for message in conversation))])
         session.close()
         return answers
 
@@ -117,8 +111,7 @@ def test_simple_queries_sent_ahead_keep_their_order(proxy, pg, table):
     session = RawPostgres(proxy.postgres_port)
     messages = b""
     for n in range(20):
-        sql = f"/* max_wait_ms:1 */ INSERT INTO {table} (a) VALUES ({n}) RETURNING a".encode() + b"\0"
-        messages += b"Q" + (len(sql) + 4).to_bytes(4, "big") + sql
+        messages += wire.pg_query(f"/* max_wait_ms:1 */ INSERT INTO {table} (a) VALUES ({n}) RETURNING a")
     session.sock.sendall(messages)
     for n in range(20):
         answer = session.answer()
@@ -400,12 +393,12 @@ def test_tls_is_not_offered_and_asking_for_it_is_told(mariadb, proxy):
 # --- commands that drivers hide, byte by byte ------------------------------------------------------------------
 
 NOBODY = 0x0BADCAFE
-CALL_NOBODY = b"\x0a\0\0\0\x17" + NOBODY.to_bytes(4, "little") + b"\0\1\0\0\0"
+CALL_NOBODY = wire.my(0, b"\x17" + NOBODY.to_bytes(4, "little") + b"\0\1\0\0\0")
 
 
 def until_nobody(session: RawMariaDB, *commands: bytes) -> bytes:
     """Sends the commands and, in the same go, one for a statement that is not there, whose error marks the end."""
-    session.sock.sendall(b"".join(len(c).to_bytes(3, "little") + b"\0" + c for c in commands) + CALL_NOBODY)
+    session.sock.sendall(b"".join(wire.my(0, c) for c in commands) + CALL_NOBODY)
     out = packet = b""
     while b"(%d)" % NOBODY not in packet:
         packet = session.packet()

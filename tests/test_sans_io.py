@@ -3,64 +3,12 @@
 import struct
 
 import pytest
-from tqdb._core import Engine, MyServer, MySession, PgServer, PgSession
+from tqdb._core import MySession, PgSession
 
-from tqdb import policy
+from tests.sansio import Hooks
+from tests.wire import COLUMNS, GREETING, HANDSHAKE, MY_OK, PG_FACTS, PG_LOGIN, READY, STARTUP, my, pg
 
-
-class Hooks:
-    """The cold side for sessions that have no sockets: connecting is at once."""
-
-    analyze = staticmethod(policy.analyze)
-    analyze_statement = staticmethod(policy.analyze_statement)
-    pieces = staticmethod(policy.pieces)
-    session_wait = staticmethod(policy.session_wait)
-    startup_wait = staticmethod(policy.startup_wait)
-    killed_query = staticmethod(policy.killed_query)
-    row_count_sql = staticmethod(policy.row_count_sql)
-    probe_sql = staticmethod(policy.probe_sql)
-    judge = staticmethod(policy.judge)
-
-    def __init__(self):
-        self.engine = Engine(self)
-        self.server = None
-
-    def connect(self, session):
-        self.server = (PgServer if isinstance(session, PgSession) else MyServer)(self.engine)
-        session.attach(self.server)
-
-    def cancel(self, session, packet, key):
-        session.abort()
-
-    def status_sql(self, dialect, sql, session):
-        return None
-
-    def session_closed(self, session):
-        pass
-
-    def server_closed(self, server):
-        pass
-
-    def refused(self, session, kind, message):
-        pass
-
-    def slow_batch(self, leader, writes, seconds):
-        pass
-
-
-def pg(kind: bytes, body: bytes = b"") -> bytes:
-    return kind + struct.pack("!I", len(body) + 4) + body
-
-
-def my(seq: int, payload: bytes) -> bytes:
-    return len(payload).to_bytes(3, "little") + bytes((seq,)) + payload
-
-
-READY = pg(b"Z", b"I")
-STARTUP = struct.pack("!II", 41, 196608) + b"user\0postgres\0database\0postgres\0\0"
-PG_LOGIN = pg(b"R", b"\0\0\0\0") + pg(b"S", b"client_encoding\0UTF8\0") + pg(b"K", b"\0\0\0\1secr") + READY
 INSERT = b"/* max_wait_ms:5 */ INSERT INTO t (a) VALUES (1)"
-COLUMNS = pg(b"T", b"\0\1a\0" + b"\0" * 18)
 
 # (from whom, bytes, what then lies ready for the client, what for the server)
 PG_TALK = [
@@ -83,12 +31,7 @@ PG_TALK = [
     ("client", pg(b"X"), b"", pg(b"X")),
 ]
 
-GREETING = (b"\x0a5.5.5-10.11.0-MariaDB\0" + b"\1\0\0\0" + b"saltsalt\0" + b"\xfe\xff" + b"\x2d\2\0" + b"\xff\x81"
-            + b"\x15" + b"\0" * 6 + b"\x1d\0\0\0" + b"saltsaltsalt\0" + b"mysql_native_password\0")
 MASKED = GREETING.replace(b"\xfe\xff\x2d", b"\xde\xf7\x2d")
-HANDSHAKE = struct.pack("<IIB", 0x0008A20D & ~1, 1 << 24, 45) + b"\0" * 19 + b"\1\0\0\0" + b"root\0\0d\0" \
-    + b"mysql_native_password\0"
-MY_OK = my(1, b"\0\0\0\2\0\0\0")
 MY_ROWS = (my(1, b"\1") + my(2, b"\3def" + b"\0" * 10) + my(3, b"\xfe\0\0\2\0") + my(4, b"\x011") + my(5, b"\xfb")
            + my(6, b"\xfe\0\0\2\0"))
 MY_TALK = [
@@ -159,19 +102,25 @@ def logged_in(hooks, address=""):
     return session, server
 
 
-FACTS = pg(b"D", struct.pack("!H", 16) + b"".join(
-    struct.pack("!i", len(v)) + v if v is not None else b"\xff\xff\xff\xff"
-    for v in (b"r", b"f", b"f", b"heap", b"rp", b"0", b"f", b"f", b"f", None, b"f", b"f", b"f", None, b"notice",
-              b"0")))
-
-
 def answer_probe(session, server):
     """The first write asks the catalogue; with nobody to wait for it then goes alone."""
     assert b"pg_catalog" in server.take_out()
-    server.receive(COLUMNS + FACTS + pg(b"C", b"SELECT 1\0") + READY)
+    server.receive(COLUMNS + PG_FACTS + pg(b"C", b"SELECT 1\0") + READY)
     assert server.take_out() == pg(b"Q", INSERT + b"\0")
     server.receive(pg(b"C", b"INSERT 0 1\0") + READY)
     assert session.take_out() == pg(b"C", b"INSERT 0 1\0") + READY
+
+
+def two_in_a_batch():
+    """Two sessions with their servers; a write of each is on its way in one batch."""
+    hooks = Hooks()
+    a, server_a = logged_in(hooks)
+    a.receive(pg(b"Q", INSERT + b"\0"))
+    answer_probe(a, server_a)
+    b, server_b = logged_in(hooks)
+    b.receive(pg(b"Q", INSERT + b"\0"))
+    a.receive(pg(b"Q", INSERT + b"\0"))
+    return a, server_a, b, server_b
 
 
 def who_leads(a, b):
@@ -230,13 +179,7 @@ def test_sessions_of_different_servers_share_no_batch():
      + pg(b"Z", b"T"), b"ROLLBACK\0"),
 ])
 def test_what_does_not_fit_is_rolled_back_and_goes_alone(answer, end):
-    hooks = Hooks()
-    a, server_a = logged_in(hooks)
-    a.receive(pg(b"Q", INSERT + b"\0"))
-    answer_probe(a, server_a)
-    b, server_b = logged_in(hooks)
-    b.receive(pg(b"Q", INSERT + b"\0"))
-    a.receive(pg(b"Q", INSERT + b"\0"))
+    a, server_a, b, server_b = two_in_a_batch()
     leader, _ = who_leads(server_a, server_b)
     leader.receive(answer)
     assert leader.take_out() == pg(b"Q", end)
@@ -248,13 +191,7 @@ def test_what_does_not_fit_is_rolled_back_and_goes_alone(answer, end):
 @pytest.mark.parametrize("handed", [False, True])
 def test_a_lost_connection(handed):
     """Before COMMIT was handed over nothing is kept: the other member goes alone. Afterwards nobody knows."""
-    hooks = Hooks()
-    a, server_a = logged_in(hooks)
-    a.receive(pg(b"Q", INSERT + b"\0"))
-    answer_probe(a, server_a)
-    b, server_b = logged_in(hooks)
-    b.receive(pg(b"Q", INSERT + b"\0"))
-    a.receive(pg(b"Q", INSERT + b"\0"))
+    a, server_a, b, server_b = two_in_a_batch()
     leader, other = who_leads(server_a, server_b)
     leads, joined = (a, b) if leader is server_a else (b, a)
     leader.receive(pg(b"C", b"BEGIN\0") + pg(b"C", b"SET\0") + pg(b"C", b"INSERT 0 2\0") + pg(b"Z", b"T"))

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 import urllib.error
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import psycopg
 import pytest
 
 from tests.raw import RawPostgres
+from tests.wait import wait_for
 from tqdb.load.servers import Postgres, free_port
 
 
@@ -21,23 +21,12 @@ def run(command, *args: str, env=None, cwd=None):
                           env={**os.environ, **(env or {})})
 
 
-def wait_for(condition, timeout: float = 20):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
-
-
 def status(proxy, path: str) -> int:
     try:
         proxy.get(path)
         return 200
     except urllib.error.HTTPError as e:
         return e.code
-
-
-def clients(proxy, state: str = "") -> int:
-    return sum(c["count"] for c in proxy.stats()["client_connections"] if state in ("", c["state"]))
 
 
 # --- commands -------------------------------------------------------------------------------------------------
@@ -157,7 +146,7 @@ def test_a_dead_backend_ends_its_sessions(start_proxy):
         server.kill()
         with pytest.raises(psycopg.OperationalError):
             connection.execute("SELECT 1")
-        wait_for(lambda: clients(proxy) == 0)
+        wait_for(lambda: proxy.clients() == 0)
 
 
 def test_mariadb_backend_that_is_not_there(start_proxy, mariadb):
@@ -184,7 +173,7 @@ def test_too_many_clients(start_proxy, postgres, mariadb):
         mariadb.connect(proxy.mariadb_port)
     assert e.value.args[0] == 1040
     held.pop().close()
-    wait_for(lambda: clients(proxy) == 1)
+    wait_for(lambda: proxy.clients() == 1)
     assert RawPostgres(proxy.postgres_port).query("SELECT 1")
 
 
@@ -243,7 +232,7 @@ def test_drain_answers_what_is_gathered(start_proxy, postgres, pg, table):
     threads = [threading.Thread(target=write, args=(c, n)) for n, c in enumerate(writers, 1)]
     for t in threads:
         t.start()
-    wait_for(lambda: clients(proxy, "waiting") == 3)
+    wait_for(lambda: proxy.clients("waiting") == 3)
     proxy.process.send_signal(signal.SIGTERM)
     for t in threads:
         t.join(20)

@@ -1,0 +1,48 @@
+"""The core without sockets: the cold side for sessions whose servers are there at once."""
+
+from tqdb._core import Engine, MyServer, PgServer, PgSession
+
+from tqdb import policy
+
+
+class Hooks:
+    """What ``Engine`` asks of the cold side; connecting is at once. ``server``: the connection made last.
+
+    ``options`` are the engine's.
+    """
+
+    analyze = staticmethod(policy.analyze)
+    analyze_statement = staticmethod(policy.analyze_statement)
+    pieces = staticmethod(policy.pieces)
+    session_wait = staticmethod(policy.session_wait)
+    startup_wait = staticmethod(policy.startup_wait)
+    killed_query = staticmethod(policy.killed_query)
+    row_count_sql = staticmethod(policy.row_count_sql)
+    probe_sql = staticmethod(policy.probe_sql)
+    judge = staticmethod(policy.judge)
+
+    def __init__(self, **options):
+        self.engine = Engine(self, **options)
+        self.server = None
+
+    def connect(self, session):
+        self.server = (PgServer if isinstance(session, PgSession) else MyServer)(self.engine)
+        session.attach(self.server)
+
+    def cancel(self, session, packet, key):
+        session.abort()
+
+    def status_sql(self, dialect, sql, session):
+        return None
+
+    def session_closed(self, session):
+        pass
+
+    def server_closed(self, server):
+        pass
+
+    def refused(self, session, kind, message):
+        pass
+
+    def slow_batch(self, leader, writes, seconds):
+        pass
