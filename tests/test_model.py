@@ -90,7 +90,7 @@ MY_TALKS = {
                  + com_execute(LAST_PREPARED, (2, "2")) + com_execute(LAST_PREPARED, (1, 1))
                  + com_execute(LAST_PREPARED, (None, 1)) + talk.com_close(99) + com_execute(99, (5, 5))),
     "prepared rows": (com_query(INSERT + "(1, 1)") + talk.com_prepare("SELECT k, b FROM {t} WHERE k = ?")
-                      + com_execute(LAST_PREPARED, (1,)) + com_execute(LAST_PREPARED, (2,), types=False)),
+                      + com_execute(LAST_PREPARED, (1,)) + com_execute(LAST_PREPARED, (2,))),
     "bad prepare": talk.com_prepare("SELEC 1") + talk.com_prepare("SELECT a FROM no_such_table") + com_execute(99),
     "reset": (com_query("SET time_zone = '+02:00'") + com_query("BEGIN") + com_query(INSERT + "(1, 1)") + talk.COM_RESET
               + com_query("SELECT @@time_zone") + com_query("SELECT k FROM {t}")),
