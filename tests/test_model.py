@@ -98,6 +98,7 @@ MY_TALKS = {
                     + com_execute(LAST_PREPARED, (1, 1)),
     "databases": (talk.com_init_db("no_such") + talk.com_init_db("d") + com_query("USE no_such") + com_query("USE d")
                   + talk.COM_PING),
+    "user": com_query("SET time_zone = '+02:00'") + talk.com_change_user("root") + com_query("SELECT @@time_zone"),
     "unknown": talk.packet(b"\xf0") + talk.COM_PING,
 }
 
@@ -120,6 +121,8 @@ def my_normal(data: bytes) -> list[str]:
     for payload in talk.packets(data):
         if payload[0] == 0xFF:
             found.append(f"error {struct.unpack_from('<H', payload, 1)[0]} {payload[3:9]!r}")
+        elif payload.startswith(b"\xfemysql_native_password"):
+            found.append("password?")
         elif payload[0] == 0xFE and len(payload) < 9:
             found.append(f"end {payload[1:3]!r} {payload[3] & 3}")
         elif payload[0] == 0 and len(payload) == 12 and payload[9] == 0:

@@ -227,13 +227,17 @@ class MyModel(MyRunner):
         yield from ()
 
     def on_change_user(self, packet: bytes):
-        """User, length and bytes of the authentication, database, and more that is not looked at."""
+        """User, length and bytes of the authentication, database, and more that is not looked at.
+
+        The password is asked for in any case, and whatever comes is taken for it.
+        """
         user, _, rest = packet[1:].partition(b"\0")
         database = rest[1 + rest[0]:].partition(b"\0")[0]
+        self.put(b"\xfemysql_native_password\0saltsaltsaltsaltsalt\0")
+        yield MESSAGE
         self.reset()
         self.user, self.database = user.decode(), database.decode()
         self.put_ok(Answer())
-        yield from ()
 
     def on_prepare(self, packet: bytes):
         statements = self.read(packet[1:].decode())

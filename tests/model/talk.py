@@ -128,7 +128,9 @@ def com_init_db(name: str) -> bytes:
 
 
 def com_change_user(user: str, database: str = "d") -> bytes:
-    return packet(b"\x11" + user.encode() + b"\0\0" + database.encode() + b"\0\x2d\0mysql_native_password\0")
+    """With the answer to the question for the password, which is none, sent ahead."""
+    return packet(b"\x11" + user.encode() + b"\0\0" + database.encode()
+                  + b"\0\x2d\0mysql_native_password\0\0") + packet(b"", 2)
 
 
 COM_RESET, COM_PING, COM_QUIT = packet(b"\x1f"), packet(b"\x0e"), packet(b"\x01")
@@ -164,6 +166,8 @@ def answer_size(left: list[bytes], command: int, deprecate_eof: bool) -> int:
     if not left:
         return 0
     first = left[0]
+    if command == 0x11 and first[0] == 0xFE:
+        return 1 + answer_size(left[1:], command, deprecate_eof) if len(left) > 1 else 0
     if first[0] == 0xFF:
         return 1
     if first[0] == 0:

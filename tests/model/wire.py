@@ -209,7 +209,10 @@ class Link:
 
 
 class Wire:
-    """``limits`` are the engine's (``max_batch_size=3``). The clock stands still unless ``tick`` moves it."""
+    """``limits`` are the engine's (``max_batch_size=3``). The clock stands still unless ``tick`` moves it.
+
+    ``amount``: bytes that ``run`` delivers at a time.
+    """
 
     def __init__(self, protocol: str, store: Store | None = None, **limits):
         self.postgres = protocol == "postgres"
@@ -219,6 +222,7 @@ class Wire:
         for name, value in limits.items():
             setattr(self.engine, name, value)
         self.links: list[Link] = []
+        self.amount = 1 << 30
         self.now = 1000.0
         self.engine.tick(self.now)
 
@@ -248,7 +252,7 @@ class Wire:
 
     def step(self, links: list[Link] | None = None) -> bool:
         """The first step that can be made; False if none can."""
-        return any(step(link, 1 << 30) for link in links or self.links for step in Link.STEPS)
+        return any(step(link, self.amount) for link in links or self.links for step in Link.STEPS)
 
     def run(self, links: list[Link] | None = None, until: Callable[[], bool] = lambda: False) -> bool:
         """Steps until ``until`` is true, which is returned, or nothing moves."""
