@@ -8,8 +8,6 @@ from tests.conversations.plan import Plan
 from tests.conversations.run import Run
 from tqdb.load.servers import MariaDB, Postgres
 
-KEPT = Path("build/conversations")
-
 
 def server(protocol: str):
     # nothing here looks at what a crash leaves, and more plans are played without waiting for disks
@@ -39,14 +37,7 @@ def main() -> int:
         failures = 0
         for plan, problems in run.for_seconds(args.seconds, args.seed, sizes):
             failures += 1
-            print(f"\nFAILED: seed {plan.seed}, max_batch_size {plan.batch_size}", *problems[:3], sep="\n", flush=True)
-            if args.shrink_seconds:
-                plan, problems = run.shrunk(plan, args.shrink_seconds)
-                print("shrunk:", *problems[:2], sep="\n")
-            KEPT.mkdir(parents=True, exist_ok=True)
-            path = KEPT / f"{args.protocol}-{plan.seed}.json"
-            path.write_text(plan.text())
-            print(plan.text(), f"kept: --replay {path}", sep="", flush=True)
+            print(f"\n{run.report(plan, problems, args.shrink_seconds)}", flush=True)
             if failures == args.failures:
                 break
         share = run.share()

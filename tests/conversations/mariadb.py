@@ -2,14 +2,15 @@
 
 Kinds of steps: ``query`` (sql), ``prepare`` (name, sql), ``execute`` (name, values, cursor), ``direct`` (name,
 sql, values: prepare and execute in one, by the id -1), ``longdata`` (name, parameter, data), ``reset`` / ``close``
-(name), ``fetch`` (name, rows), ``init_db`` (database), ``ping``, ``reset_connection``, ``change_user`` (user, database),
-``set_option`` (option), ``statistics``, ``load`` (sql, data). A value is text, None, an integer, a float or
+(name), ``fetch`` (name, rows), ``init_db`` (database), ``ping``, ``reset_connection``, ``change_user`` (user,
+database), ``set_option`` (option), ``statistics``, ``load`` (sql, data). A value is text, None, an integer, a float or
 ``{"hex": …}``; types are told again only when they have changed, or with ``tell``. ``ids`` marks a step that shows
 generated ids. The same name stands for the same text in all of a plan.
 
-Masked: generated ids below ``IDS`` in OK packets and rows of steps with ``ids`` (ranks of their first appearance: batches
-that fail leave gaps); the numbers of prepared statements (the same way: the server counts them for all sessions), also in
-errors; COM_STATISTICS; the challenge that COM_CHANGE_USER brings. What the login answers is not compared.
+Masked: generated ids below ``IDS`` in OK packets and rows of steps with ``ids`` (ranks of their first appearance:
+batches that fail leave gaps); the numbers of prepared statements (the same way: the server counts them for all
+sessions), also in errors; COM_STATISTICS; the challenge that COM_CHANGE_USER brings. What the login answers is not
+compared.
 """
 
 import re
@@ -38,7 +39,7 @@ class MariaDBTalk(Talk):
     def __init__(self, port: int, session: Session, seconds: float):
         flags = session.options.get("flags", 0)
         self.connection = pymysql.connect(
-            host="127.0.0.1", port=port, user="root", database="conv", autocommit=True, ssl_disabled=True,
+            host="127.0.0.1", port=port, user="conv", database="conv", autocommit=True, ssl_disabled=True,
             charset="utf8mb4", client_flag=flags | CLIENT.LOCAL_FILES, connect_timeout=seconds, read_timeout=seconds)
         super().__init__(self.connection._sock, seconds)
         self.deprecate_eof = bool(flags & DEPRECATE_EOF)

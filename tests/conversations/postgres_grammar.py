@@ -3,9 +3,9 @@
 Left out, with reasons: ``lastval()``/``currval()`` (documented as not promised), ``now()`` and everything that tells
 times, process or transaction ids, ``ctid``, generated ids (batches that fail leave gaps), several rows returned by one
 UPDATE or DELETE (their order is the table's), updates of several rows of which one fails (which comes first is the
-table's order), SERIALIZABLE (its failures depend on the others), functions of users that change their session, LOCK TABLE
-on shared tables (in turns a session would wait for one that is not its turn), ``pg_terminate_backend`` and cancels (when
-they arrive is no property of the plan).
+table's order), SERIALIZABLE (its failures depend on the others), functions of users that change their session, LOCK
+TABLE on shared tables (in turns a session would wait for one that is not its turn), ``pg_terminate_backend`` and
+cancels (when they arrive is no property of the plan).
 """
 
 from tests.conversations.grammar import Grammar

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.conversations import mariadb_grammar, postgres_grammar
 from tests.conversations.plan import Plan
@@ -11,13 +12,14 @@ from tests.conversations.stage import STAGES
 from tests.fix_servers import ProxyUnderTest, tqdb_command
 
 MAKE = {"postgres": postgres_grammar.make, "mariadb": mariadb_grammar.make}
-SHRINK_WAIT = 4         # seconds without an answer that are a hang while shrinking: no hint waits for that long
+KEPT = Path(__file__).parent.parent.parent / "build/conversations"
+SHRINK_WAIT = 2.5       # seconds without an answer that are a hang while shrinking: no hint waits for that long
 SHRINK_TRIES = 3
 
 
 @dataclass
 class Run:
-    """``direct``: no proxy, the plans are compared with the server itself, all sessions at once."""
+    """``direct``: no proxy, the plans are compared with the server itself, all sessions at once: are they sound?"""
 
     protocol: str
     server: object
@@ -36,6 +38,9 @@ class Run:
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self) -> None:
         for size in list(self.proxies):
             self.end_proxy(size)
         self.stage.close()
@@ -107,13 +112,26 @@ class Run:
     def shrunk(self, plan: Plan, seconds: float) -> tuple[Plan, list[str]]:
         """The smallest plan that fails with a proxy of its own, and how."""
         small = shrink(plan, self.fails, seconds)
+        self.end_proxy(plan.batch_size)
         for candidate in (small, plan):
-            self.end_proxy(candidate.batch_size)
             for _ in range(SHRINK_TRIES):
                 problems = self.check(candidate)
                 if problems:
                     return candidate, problems
         return plan, ["did not fail again"]
+
+    def report(self, plan: Plan, problems: list[str], seconds: float) -> str:
+        """The failure in words, shrunk, with the plan; which is also kept as a file."""
+        head = f"seed {plan.seed}, max_batch_size {plan.batch_size}"
+        lines = [f"FAILED: {head}", *problems[:3]]
+        if seconds:
+            plan, problems = self.shrunk(plan, seconds)
+            lines += ["shrunk:", *problems[:2]]
+        KEPT.mkdir(parents=True, exist_ok=True)
+        path = KEPT / f"{self.protocol}-{plan.seed}.json"
+        path.write_text(plan.text())
+        replay = f"python -m tests.conversations --protocol {self.protocol} --replay {path}"
+        return "\n".join([*lines, plan.text(), replay])
 
     def plan(self, seed: int, sizes: list[int]) -> Plan:
         return MAKE[self.protocol](seed, sizes[seed % len(sizes)])

@@ -48,7 +48,8 @@ GRANT ALL ON ALL SEQUENCES IN SCHEMA public, other TO writer;
 MY_TABLE = ("CREATE TABLE {}.t (id int PRIMARY KEY, a int NOT NULL DEFAULT 7 CHECK (a < 1000), b longtext, "
             "c varchar(10), e decimal(8,2), p int REFERENCES conv.parent (id)) DEFAULT CHARSET=utf8mb4")
 MY_SETUP = (
-    "CREATE DATABASE conv", "CREATE DATABASE other", "CREATE USER writer@'%'", "GRANT ALL ON conv.* TO writer@'%'",
+    "CREATE DATABASE conv", "CREATE DATABASE other", "CREATE USER conv@'%'", "CREATE USER writer@'%'",
+    "GRANT ALL ON *.* TO conv@'%'", "GRANT ALL ON conv.* TO writer@'%'",
     "GRANT ALL ON other.* TO writer@'%'", "USE conv", "CREATE TABLE parent (id int PRIMARY KEY)",
     "INSERT INTO parent VALUES (1)", MY_TABLE.format("conv"), MY_TABLE.format("other"),
     "CREATE TABLE counters (id int PRIMARY KEY, n bigint NOT NULL)",
@@ -169,7 +170,7 @@ class MariaDBStage(Stage):
 
     def sessions(self, end=False):
         others = self.rows("SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID() "
-                           "AND user IN ('root', 'writer')")
+                           "AND user IN ('conv', 'writer')")
         for (number,) in others if end else ():
             with suppress(pymysql.err.OperationalError):        # it has ended by itself
                 self.rows(f"KILL {number}")
