@@ -22,12 +22,15 @@ def main() -> int:
     parser.add_argument("--batch-sizes", default="1,2,3,7,100,1000", help="max_batch_size, a proxy for each")
     parser.add_argument("--shrink-seconds", type=float, default=60, help="for each failure; 0: as it was")
     parser.add_argument("--failures", type=int, default=20, help="stop after so many")
+    parser.add_argument("--hang-seconds", type=float, default=20, help="without an answer: a failure")
+    parser.add_argument("--without", default="", help="kinds of steps not to make, with commas")
     parser.add_argument("--direct", action="store_true", help="against the server itself: are the plans sound?")
     parser.add_argument("--replay", type=Path, help="plays this plan, --times times")
     parser.add_argument("--times", type=int, default=10)
     args = parser.parse_args()
     sizes = [int(size) for size in args.batch_sizes.split(",")]
-    with server(args.protocol) as throwaway, Run(args.protocol, throwaway.start(), direct=args.direct) as run:
+    with server(args.protocol) as throwaway, Run(
+            args.protocol, throwaway.start(), args.direct, args.hang_seconds, set(args.without.split(","))) as run:
         if args.replay:
             plan = Plan.read(args.replay)
             failed = [problems for _ in range(args.times) if (problems := run.check(plan))]

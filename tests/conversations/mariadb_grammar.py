@@ -14,7 +14,6 @@ from pymysql.constants import CLIENT
 
 from tests.conversations.grammar import Grammar
 from tests.conversations.mariadb import DEPRECATE_EOF, IDS
-from tests.conversations.plan import Plan
 from tests.statements import literal
 
 SESSION_TRACK = 1 << 23
@@ -120,8 +119,11 @@ class MariaDBGrammar(Grammar):
     # --- kinds
 
     def hinted(self) -> list[dict]:
-        writes = [self.write() for _ in range(self.rng.choice((1, 1, 1, 2, 5)))]
-        return [self.text(self.hint(sql), values) for sql, values in writes]
+        out = []
+        for _ in range(self.rng.choice((1, 1, 1, 2, 5))):
+            sql, values = self.write()
+            out += [self.text(self.hint(sql), values)] if self.chance(self.textual) else self.hinted_prepared()
+        return out
 
     def hinted_prepared(self) -> list[dict]:
         sql, values = self.write()
@@ -207,9 +209,10 @@ class MariaDBGrammar(Grammar):
         return [*(front if self.chance(0.7) else self.hinted()), self.query(sql, ids=True)]
 
     def rows_to_ids(self) -> list[dict]:
-        """Writes that use the id that the write before them made."""
+        """A write that uses the id that the write before it made."""
         front = self.text(self.hint("INSERT INTO auto (owner, v) VALUES (?, ?)"), [self.key, 1])
-        sql = f"UPDATE auto SET v = v + 1 WHERE id = LAST_INSERT_ID() AND owner = {self.key}"
+        right = f"LAST_INSERT_ID() = (SELECT MAX(id) FROM auto WHERE owner = {self.key})"
+        sql = f"INSERT INTO t (id, b) VALUES ({self.id()}, {right})"
         return [front, self.query(self.maybe_hint(sql)), *self.read()]
 
     def row_count(self) -> list[dict]:
@@ -287,8 +290,3 @@ class MariaDBGrammar(Grammar):
             f"CREATE TABLE {name} (id int PRIMARY KEY, a int)", self.hint(f"INSERT INTO {name} (id, a) VALUES (1, 1)"),
             f"ALTER TABLE {name} ADD b varchar(9) DEFAULT 'new'",
             self.hint(f"INSERT INTO {name} (id, a) VALUES (2, 1) RETURNING *"), f"DROP TABLE {name}")]
-
-
-def make(seed: int, batch_size: int) -> Plan:
-    from tests.conversations import grammar
-    return grammar.make("mariadb", MariaDBGrammar, seed, batch_size, OPTIONS)

@@ -24,7 +24,8 @@ class Session:
 
 @dataclass
 class Plan:
-    """``order``: ``threads`` (all sessions at once) or ``turns`` (one send after the other, drawn by the seed)."""
+    """``order``: ``threads`` (all at once), ``rounds`` (every session sends once, then every session again, in an order
+    drawn by the seed; batches form best so) or ``turns`` (who sends next is drawn)."""
 
     protocol: str
     seed: int

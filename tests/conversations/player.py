@@ -52,9 +52,9 @@ def play(plan: Plan, stage: Stage, port: int, at_once: bool, seconds: float = 20
         rng = random.Random(plan.seed)
         running = [session(k) for k in range(count)]
         while running:
-            chosen = rng.choice(running)
-            if next(chosen, "ended") == "ended":
-                running.remove(chosen)
+            for chosen in rng.sample(running, len(running)) if plan.order == "rounds" else [rng.choice(running)]:
+                if next(chosen, "ended") == "ended":
+                    running.remove(chosen)
     if any(out.broken):
         stage.end_all()
     else:

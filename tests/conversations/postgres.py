@@ -1,7 +1,7 @@
 """PostgreSQL's steps: what they are as bytes, and where their answers end.
 
 Kinds of steps: ``query`` (sql), ``parse`` (name, sql, types), ``bind`` (portal, name, values, results),
-``describe`` / ``close`` (what: S or P, name), ``execute`` (portal, limit), ``executions`` (name, rows, describe: a
+``describe`` / ``close`` (what: S or P, name), ``execute`` (portal, limit), ``executions`` (name, rows, times, describe: a
 Bind, perhaps a Describe, and an Execute for each row), ``flush``, ``sync``, ``call`` (function, values) and ``copy``
 (sql, blocks, end, form, awaited). A value is text, None, an integer (binary int4) or ``{"hex": …}`` (binary).
 
@@ -109,7 +109,7 @@ class PostgresTalk(Talk):
         elif do == "execute":
             self.add(index, do, _execute(step.get("portal", ""), step.get("limit", 0)))
         elif do == "executions":
-            for row in step["rows"]:
+            for row in step["rows"] * step.get("times", 1):
                 self.add(index, "bind", _bind("", step.get("name", ""), row, step.get("results", [])))
                 if step.get("describe"):
                     self.add(index, "describe P", message(b"D", b"P\0"))

@@ -9,7 +9,6 @@ cancels (when they arrive is no property of the plan).
 """
 
 from tests.conversations.grammar import Grammar
-from tests.conversations.plan import Plan
 from tests.statements import literal
 
 OPTIONS = [{}, {}, {"options": "-c tqdb.max_wait_ms=5"}, {"application_name": "conversations"}]
@@ -115,7 +114,7 @@ class PostgresGrammar(Grammar):
         for _ in range(self.rng.choice((1, 1, 1, 2, 5))):
             sql, values = self.write()
             sql = self.hint(sql)
-            out += [self.query(literal(sql, tuple(values)))] if self.chance(0.6) else self.unit(sql, values)
+            out += [self.query(literal(sql, tuple(values)))] if self.chance(self.textual) else self.unit(sql, values)
         return out
 
     def hinted_pipeline(self) -> list[dict]:
@@ -141,7 +140,11 @@ class PostgresGrammar(Grammar):
         return [*out, {"do": "close", "what": "S", "name": name}, {"do": "sync"}] if self.chance(0.5) else out
 
     def wide(self) -> list[dict]:
-        """More rows or parameters than small batches hold."""
+        """More rows, parameters or executions than small batches hold."""
+        if self.chance(0.2):
+            many = {"do": "executions", "rows": [[str(self.key), "5"]], "times": self.rng.choice((100, 300, 1000))}
+            parse = {"do": "parse", "name": "", "sql": self.hint("INSERT INTO log (owner, v) VALUES ($1, $2)")}
+            return [parse, many, {"do": "sync"}, many, {"do": "sync"}]
         n = self.rng.choice((4, 8, 120))
         sql = "INSERT INTO log (owner, v) VALUES " + ", ".join(f"(${2 * i + 1}, ${2 * i + 2})" for i in range(n))
         rows = [[v for i in range(n) for v in (str(self.key), str(i))] for _ in range(self.rng.choice((1, 3, 10)))]
@@ -311,8 +314,3 @@ class PostgresGrammar(Grammar):
             f"CREATE TABLE {name} (id int PRIMARY KEY, a int)", self.hint(f"INSERT INTO {name} (id, a) VALUES (1, 1)"),
             f"ALTER TABLE {name} ADD b text DEFAULT 'new'",
             self.hint(f"INSERT INTO {name} (id, a) VALUES (2, 1) RETURNING *"), f"DROP TABLE {name}")]
-
-
-def make(seed: int, batch_size: int) -> Plan:
-    from tests.conversations import grammar
-    return grammar.make("postgres", PostgresGrammar, seed, batch_size, OPTIONS)

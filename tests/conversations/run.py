@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conversations import mariadb_grammar, postgres_grammar
+from tests.conversations.grammar import make
 from tests.conversations.plan import Plan
 from tests.conversations.player import Outcome, differences, play
 from tests.conversations.shrink import shrink
 from tests.conversations.stage import STAGES
 from tests.fix_servers import ProxyUnderTest, tqdb_command
 
-MAKE = {"postgres": postgres_grammar.make, "mariadb": mariadb_grammar.make}
+GRAMMARS = {"postgres": (postgres_grammar.PostgresGrammar, postgres_grammar.OPTIONS),
+            "mariadb": (mariadb_grammar.MariaDBGrammar, mariadb_grammar.OPTIONS)}
 KEPT = Path(__file__).parent.parent.parent / "build/conversations"
 SHRINK_WAIT = 2.5       # seconds without an answer that are a hang while shrinking: no hint waits for that long
 SHRINK_TRIES = 3
@@ -25,6 +27,7 @@ class Run:
     server: object
     direct: bool = False
     seconds: float = 20                 # without an answer: a hang
+    without: set[str] = field(default_factory=set)      # kinds of steps that are not made
     plans: int = 0
     comparisons: int = 0
     batched: float = 0
@@ -134,7 +137,8 @@ class Run:
         return "\n".join([*lines, plan.text(), replay])
 
     def plan(self, seed: int, sizes: list[int]) -> Plan:
-        return MAKE[self.protocol](seed, sizes[seed % len(sizes)])
+        grammar, options = GRAMMARS[self.protocol]
+        return make(self.protocol, grammar, seed, sizes[seed % len(sizes)], options, self.without)
 
     def for_seconds(self, seconds: float, seed: int, sizes: list[int]):
         """Yields (plan, problems) of those that fail, seeds counted up, until the time is over."""

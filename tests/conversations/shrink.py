@@ -51,8 +51,10 @@ def _without_steps(plan: Plan) -> Iterator[Plan]:
 
 
 def _with_fewer_rows(plan: Plan) -> Iterator[Plan]:
-    """Lists inside of steps: rows of executions, blocks of COPY."""
+    """Lists inside of steps: rows of executions, blocks of COPY; and how often the rows come."""
     for k, i, step in _steps(plan):
+        if step.get("times", 1) > 1:
+            yield _changed(plan, k, i, {**step, "times": step["times"] // 2})
         for name in ("rows", "blocks"):
             if isinstance(step.get(name), list):
                 for half in (step[name][:len(step[name]) // 2], step[name][len(step[name]) // 2:]):
@@ -61,8 +63,8 @@ def _with_fewer_rows(plan: Plan) -> Iterator[Plan]:
 
 
 def _simpler(plan: Plan) -> Iterator[Plan]:
-    if plan.order != "turns":
-        yield _with(plan, order="turns")
+    if plan.order == "threads":
+        yield _with(plan, order="rounds")
     if any(session.options for session in plan.sessions):
         candidate = _with(plan)
         for session in candidate.sessions:
