@@ -11,7 +11,7 @@ from tests.conversations.plan import Plan, Session
 HINTS = (
     "/* max_wait_ms:1 */ {}", "/* max_wait_ms:5 file:conv.py line:1 */ {}", "/* max_wait_ms=20 */ {}",
     "/* max_wait_ms:auto */ {}", "{} /*file='conv.py',line='7',max_wait_ms='5'*/", "-- max_wait_ms:5\n{}",
-    "/* max_wait_ms:5 */ /* other */ {}",
+    "/* max_wait_ms:5 */ /* other */ {}", "/* max_wait_ms:100 */ {}",
 )
 WORDS = ("x", "", "Grüße 漢字 🙂", "it's", "back\\slash", "two\nlines", "; SELECT 1", "/* max_wait_ms:5 */", "y" * 300)
 KEYS = 60           # a session's rows have keys 1000 k + 1 and up, so many at most

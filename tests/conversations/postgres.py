@@ -1,8 +1,8 @@
 """PostgreSQL's steps: what they are as bytes, and where their answers end.
 
 Kinds of steps: ``query`` (sql), ``parse`` (name, sql, types), ``bind`` (portal, name, values, results),
-``describe`` / ``close`` (what: S or P, name), ``execute`` (portal, limit), ``executions`` (name, rows, times, describe: a
-Bind, perhaps a Describe, and an Execute for each row), ``flush``, ``sync``, ``call`` (function, values) and ``copy``
+``describe`` / ``close`` (what: S or P, name), ``execute`` (portal, limit), ``executions`` (name, rows, times, describe:
+a Bind, perhaps a Describe, and an Execute for each row), ``flush``, ``sync``, ``call`` (function, values) and ``copy``
 (sql, blocks, end, form, awaited). A value is text, None, an integer (binary int4) or ``{"hex": …}`` (binary).
 
 Masked: the process id in NotificationResponse; in errors the generated id of a row of ``log`` and the number of the
