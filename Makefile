@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
 ARGS ?=
+SECONDS ?= 60
+PROTOCOL ?= postgres mariadb
 CORE := setup.py $(wildcard tqdb/*.pyx tqdb/core/*.pxi tqdb/load/*.pyx tqdb/load/*.pxd)
 BENCH := TQDB_SLOWSYNC=build/slowsync.so $(VENV)/bin/tqdb bench --pictures bench-results
 # what goes into the executable
@@ -20,11 +22,11 @@ WRITES ?= 10000000
 CLIENTS ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-drivers test-package test-sanitize test-ledger test-memory fuzz coverage lint bench bench-1k bench-10k bench-100k bench-1m bench-all \
-	locust locust-headless binary deb wheel clean debug
+.PHONY: help run build test test-drivers test-package test-conversations test-sanitize test-ledger test-memory fuzz \
+	coverage lint bench bench-1k bench-10k bench-100k bench-1m bench-all locust locust-headless binary deb wheel clean debug
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: build  ## show the product: direct against batched on throwaway servers (ARGS=--once to end by itself)
 	@scripts/ensure-system servers
@@ -72,6 +74,12 @@ coverage: build $(VENV)/.coverage  ## lines of Python and Cython that the tests 
 	@scripts/ensure-system servers
 	@scripts/build-variant coverage
 	@scripts/coverage $(ARGS)
+
+test-conversations: build $(VENV)/.dev  ## random legal conversations, direct and through (SECONDS=1800, PROTOCOL=postgres)
+	@scripts/ensure-system servers
+	@failed=0; for protocol in $(PROTOCOL); do \
+		$(VENV)/bin/python -m tests.conversations --protocol $$protocol --seconds $(SECONDS) $(ARGS) || failed=1; \
+		done; exit $$failed
 
 lint: build $(VENV)/.dev  ## ruff, cython-lint, import-linter
 	@$(VENV)/bin/ruff check .

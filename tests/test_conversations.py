@@ -1,0 +1,71 @@
+"""Legal conversations made at random, direct and through the proxy: a short run, and those that once failed.
+
+``make test-conversations`` plays them for longer. Seeds are printed; ``TQDB_SEED`` chooses the first.
+"""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.conversations.plan import Plan
+from tests.conversations.run import Run
+
+SECONDS = 20
+SOUND_SECONDS = 4
+HANG_SECONDS = 10
+SIZES = [1, 2, 3, 7, 100, 1000]
+FOUND = sorted((Path(__file__).parent / "conversations/found").glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def runs(request):
+    """``runs(protocol)``: the run of a protocol, made when first asked for."""
+    made: dict[str, Run] = {}
+
+    def get(protocol: str) -> Run:
+        if protocol not in made:
+            made[protocol] = Run(protocol, request.getfixturevalue(protocol), seconds=HANG_SECONDS)
+        return made[protocol]
+
+    yield get
+    for run in made.values():
+        run.close()
+
+
+def first_seed() -> int:
+    seed = int(os.environ.get("TQDB_SEED") or random.randrange(10**6))
+    print(f"seed {seed}")
+    return seed
+
+
+@pytest.mark.parametrize("protocol", ["postgres", "mariadb"])
+def test_what_is_compared_does_not_depend_on_timing(runs, protocol):
+    """Without a proxy: one session after the other, and all at once, give the same."""
+    run = runs(protocol)
+    run.direct = True
+    try:
+        for plan, problems in run.for_seconds(SOUND_SECONDS, first_seed(), SIZES):
+            pytest.fail(run.report(plan, problems, SECONDS))
+    finally:
+        run.direct = False
+
+
+@pytest.mark.parametrize("protocol", ["postgres", "mariadb"])
+def test_conversations(runs, protocol):
+    run = runs(protocol)
+    for plan, problems in run.for_seconds(SECONDS, first_seed(), SIZES):
+        pytest.fail(run.report(plan, problems, 2 * SECONDS))
+    share = run.share()
+    print(f"{run.plans} plans, {run.comparisons} answers and tables, {run.batched:.0f} writes batched, {share:.0%}")
+    assert run.batched, "nothing was batched: this shows nothing"
+
+
+@pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)
+def test_what_once_failed(runs, path):
+    plan = Plan.read(path)
+    run = runs(plan.protocol)
+    for _ in range(3):
+        problems = run.check(plan)
+        assert not problems, "\n".join([plan.why, *problems, plan.text()])
