@@ -169,6 +169,9 @@ cdef bytes label_value(bytes raw):
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").encode()
 
 
+cdef enum:
+    MAX_PLACES = 63         # where internal errors are counted apart, "other" beside them
+
 ctypedef struct SourceCounters:
     uint64_t[6] queries
     uint64_t[6] batched
@@ -226,11 +229,13 @@ cdef class Stats:
     cdef uint64_t[2] protocol_errors
     cdef uint64_t[3][128] fine
     cdef readonly dict refused          # (dialect, kind) -> sessions
+    cdef readonly dict internal_errors  # place -> exceptions that were caught there
 
     def __init__(self, int max_label_sets=1000):
         self.max_label_sets = max_label_sets
         self.sources = {}
         self.refused = {}
+        self.internal_errors = {}
         self.none = Source(b"", b"")
         self.other = Source(b"other", b"other")
 
@@ -269,6 +274,12 @@ cdef class Stats:
     def count_refused(self, int dialect, str kind):
         """A session was ended with an error of the proxy's own."""
         self.refused[dialect, kind] = self.refused.get((dialect, kind), 0) + 1
+
+    def count_internal(self, str place):
+        """An exception was caught at ``place``; past ``MAX_PLACES`` of them it is ``other``."""
+        if place not in self.internal_errors and len(self.internal_errors) >= MAX_PLACES:
+            place = "other"
+        self.internal_errors[place] = self.internal_errors.get(place, 0) + 1
 
     def all_sources(self):
         return [self.none, self.other, *self.sources.values()]
