@@ -34,7 +34,7 @@ _ROW_COUNTS = Purpose("row_count")
 PURPOSES = (_SHAPES, _STATEMENTS, _PIECES, _FACTS, _WAITS, _STARTUPS, _STATUSES, _KILLS, _ROW_COUNTS)
 
 # Blanks and comments before a statement. What repeats is possessive in every pattern here: linear in any text.
-_BEFORE = r"(?:\s++|/\*(?:[^*]++|\*(?!/))*+\*/)*+"
+_BEFORE = r"\A(?:\s++|/\*(?:[^*]++|\*(?!/))*+\*/)*+"
 _SHOW = re.compile(_BEFORE + r"show\s++tqdb\s++status\s*+;?\s*+\Z", re.IGNORECASE)
 _SELECT = re.compile(_BEFORE + r"select\b", re.IGNORECASE)
 
@@ -93,7 +93,7 @@ def _judge(dialect: int, verdict, row: list[bytes | None]) -> Facts:
         return Facts(False, "table", why="the catalogue's answer is not understood")
 
 
-_WAIT = re.compile(r"[+-]?+(?:\d++(?:\.\d*+)?+|\.\d++)\Z", re.ASCII)
+_WAIT = re.compile(r"\A[+-]?+(?:\d++(?:\.\d*+)?+|\.\d++)\Z", re.ASCII)
 MAX_WAIT_TEXT = 32          # characters of a number that are read
 _PG_SET = re.compile(
     r"\bset\s++(?:session\s++)?+tqdb\s*+\.\s*+max_wait_ms\s*+(?:=|\bto\b)\s*+(?P<value>'[^']*+'|[-+\w.]++)|"
@@ -188,7 +188,7 @@ _ROW_COUNT = re.compile(
     r"'(?:[^'\\]++|''|\\.)*+(?:'|\\?\Z)|\"(?:[^\"\\]++|\"\"|\\.)*+(?:\"|\\?\Z)|`[^`]*+`?+|"
     r"/\*(?:[^*]++|\*(?!/))*+(?:\*/|\Z)|--\s[^\n]*+|#[^\n]*+|(?P<call>\brow_count\s*+\(\s*+\))",
     re.IGNORECASE | re.DOTALL)
-_ONLY_ROW_COUNT = re.compile(r"\s*+select\s++(row_count\s*+\(\s*+\))\s*+;?\s*+\Z", re.IGNORECASE)
+_ONLY_ROW_COUNT = re.compile(r"\A\s*+select\s++(row_count\s*+\(\s*+\))\s*+;?\s*+\Z", re.IGNORECASE)
 
 
 def row_count_sql(sql: bytes, rows: int) -> bytes | None:

@@ -22,25 +22,25 @@ FUNCTIONS = frozenset("""
     convert cast binary point st_geomfromtext st_pointfromtext nextval
 """.split())
 
-# Every pattern is linear whatever the text: what repeats is possessive, and a search begins where nothing before it
-# could have been taken along (tests/test_bounded.py).
+# Every pattern is linear whatever the text: what repeats is possessive, and a search begins at the text's beginning or
+# where nothing before could have been taken along (tests/test_bounded.py).
 _NAME = r"(?:`(?:[^`]++|``)++`|[\w$]++)"
 _TABLE = rf"(?P<table>{_NAME}(?:\s*+\.\s*+{_NAME})?+)"
 _NAMES = re.compile(r"`(?:[^`]++|``)*+`?+|[\w$]++")
 _SHAPE = re.compile(
-    rf"insert\s++(?:into\s++)?+{_TABLE}\s*+(?P<columns>\([^()'\"]*+\))?+\s*+values\s*+\Z", re.IGNORECASE)
-_RETURNING = re.compile(r"\s*+(?:returning\s++(?P<items>[^()'\"@]++))?+\s*+\Z", re.IGNORECASE)
+    rf"\Ainsert\s++(?:into\s++)?+{_TABLE}\s*+(?P<columns>\([^()'\"]*+\))?+\s*+values\s*+\Z", re.IGNORECASE)
+_RETURNING = re.compile(r"\A\s*+(?:returning\s++(?P<items>[^()'\"@]++))?+\s*+\Z", re.IGNORECASE)
 _CALL = re.compile(r"(?<![\w$])([\w$]++)\s*+\(")
 _STRING = re.compile(
     r"'(?:[^'\\]++|''|\\.)*+(?:'|(?P<open>\\?\Z))|\"(?:[^\"\\]++|\"\"|\\.)*+(?:\"|(?P<unclosed>\\?\Z))", re.DOTALL)
 # a call that may be a stored function's, whatever its name
 _QUALIFIED_CALL = re.compile(r"(?:`|\.\s*+[\w$]++)\s*+\(")
 _WRITES = tuple(re.compile(pattern, re.IGNORECASE) for pattern in (
-    rf"(?:insert|replace)\s++(?:ignore\s++)?+(?:into\s++)?+{_TABLE}(?:\s*+\([^()'\"]*+\))?(?=[\s(]|\Z)",
-    rf"update\s++(?:ignore\s++)?+{_TABLE}(?:\s++as\s++[\w$]++)?+\s++(?=set\b)",
-    rf"delete\s++(?:ignore\s++)?+from\s++{_TABLE}(?=\s++(?:where|order|limit|returning)\b|\s*+\Z)",
+    rf"\A(?:insert|replace)\s++(?:ignore\s++)?+(?:into\s++)?+{_TABLE}(?:\s*+\([^()'\"]*+\))?(?=[\s(]|\Z)",
+    rf"\Aupdate\s++(?:ignore\s++)?+{_TABLE}(?:\s++as\s++[\w$]++)?+\s++(?=set\b)",
+    rf"\Adelete\s++(?:ignore\s++)?+from\s++{_TABLE}(?=\s++(?:where|order|limit|returning)\b|\s*+\Z)",
 ))
-_REPLACE = re.compile(r"replace\b", re.IGNORECASE)
+_REPLACE = re.compile(r"\Areplace\b", re.IGNORECASE)
 # sqlglot reads a word or a number in quadratic time; no server knows a name, and hardly a number, as long as this
 _LONG_WORD = re.compile(r"(?<![\w$.])[\w$.]{81}")
 # words and aggregates that may stand before a parenthesis
