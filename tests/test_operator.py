@@ -154,7 +154,7 @@ def test_top(command, proxy, postgres, tmp_path):
         done = subprocess.run([*command, "top", "--once", address], capture_output=True, text=True, timeout=60,
                               env={**os.environ, "COLUMNS": "160"})
         assert done.returncode == 0, done.stderr
-        for words in ("ready", "writes per operation", "app.py:1", "deadline", "p99", postgres.address):
+        for words in ("ready", "writes per operation", "app.py:1", "deadline", "p99", "longest turn", postgres.address):
             assert words in done.stdout, done.stdout
         total = re.search(r"writes +[\d,]+ +([\d,]+)", done.stdout)
         assert 0 < number(total[1]) <= proxy.stats()["writes_total"]

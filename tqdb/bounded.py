@@ -5,15 +5,15 @@ make a parser do (``tokens``), and by the time that all parsers together may tak
 construction (``tests/test_bounded.py``), so that for them a size is enough.
 
 Measured on one core of a 2.1 GHz Xeon: sqlglot takes 4 to 9 µs and libpg_query with its tree in Python 1 to 9 µs for a
-token, whatever its length; the regular expressions 2 to 60 ns for a byte.
+token, whatever its length; the regular expressions 1 to 130 ns for a byte.
 """
 
 import re
 from time import perf_counter
 
 MAX_BYTES = 16384           # of a statement that is looked at by more than the scanner
-MAX_TOKENS = 4500           # given to a parser in one call: 40 ms at most
-BURST_SECONDS = 0.025       # that parsers may take at once; with one call more still below a tenth of a second
+MAX_TOKENS = 4200           # given to a parser in one call: 40 ms at most
+BURST_SECONDS = 0.02        # that parsers may take at once; with one call more still far below a tenth of a second
 SHARE = 0.1                 # of the loop's time that they may take in the long run
 
 # A string, a word or number, any other character. Comments count as what is in them.

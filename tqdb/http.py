@@ -1,8 +1,8 @@
 """``/metrics``, ``/healthz``, ``/readyz``, ``/stats.json`` and the dashboard, in the proxy's own loop.
 
-Whoever reaches the address can neither hold the loop up nor keep others out: in each turn of the loop one answer that
-takes time is made, or a part of it, whoever asked; and where there is no room for a new connection the one goes that
-has been idle for longest.
+Whoever reaches the address can neither hold the loop up nor keep others out: a turn of the loop spends ``TURN_SECONDS``
+here, and one answer that takes time, or a part of it, is made in each, whoever asked; and where there is no room for a
+new connection the one goes that has been idle for longest.
 """
 
 import socket
@@ -17,7 +17,7 @@ import h11
 from tqdb.loop import Loop
 
 MAX_CONNECTIONS = 64
-ACCEPTS_PER_TURN = 32       # fewer than connections: none goes before its request could be read
+ACCEPTS_PER_TURN = 16       # fewer than connections: none goes before its request could be read
 ACCEPT_AGAIN_SECONDS = 0.2  # after accepting failed, for want of descriptors
 KEEP_ALIVE_SECONDS = 300    # that a connection may be idle between requests
 REQUEST_SECONDS = 30        # that a request may take to arrive, and a client to read more of its answer
@@ -25,6 +25,7 @@ LINGER_SECONDS = 2          # that a client has to read an answer behind which t
 READ_BYTES = 16384
 MAX_HEADER_BYTES = 16384
 MAX_ACCEPT_BYTES = 1024     # of the Accept header that are looked at
+TURN_SECONDS = 0.005        # after which a turn of the loop leaves what else is ready to the next
 STEP_SECONDS = 0.0005       # that one turn of the loop may spend on a body made in parts
 SEND_BYTES = 131072         # that it may send of one
 AT_ONCE = ("/healthz", "/readyz")       # answered before anything that takes time
@@ -40,6 +41,8 @@ class HttpServer:
         self.failed = failed
         self.connections: set[Connection] = set()
         self.working: deque[Connection] = deque()       # whose next step is due, one in each turn
+        self.turn = 0.0             # of the loop, by when it began
+        self.spent = 0.0            # seconds in it
         self.page = (files("tqdb") / "dashboard.html").read_bytes()
         sock.setblocking(False)
         self._listen()
@@ -65,6 +68,12 @@ class HttpServer:
             connection = Connection(self, sock)
             self.connections.add(connection)
             connection.ready(EVENT_READ)        # most have sent their request by now
+
+    def has_time(self) -> bool:
+        """Whether something may be begun in this turn; what is ready still is in the next."""
+        if self.turn != self.loop.turned:
+            self.turn, self.spent = self.loop.turned, 0.0
+        return self.spent < TURN_SECONDS
 
     def _sweep(self) -> None:
         self.loop.call_later(1, self._sweep)
@@ -144,19 +153,22 @@ class Connection:
         self.since = time.monotonic()
         self.deadline = self.since + REQUEST_SECONDS
 
-    def _guarded(self, call, *args) -> None:
+    def _guarded(self, call) -> None:
         """An error ends this connection and nothing else."""
         if self.sock is None:
             return          # closed by an event before this one
+        began = time.monotonic()
         try:
-            call(*args)
+            call()
         except Exception as e:
             self.server.failed("http", e)
             self.close()
+        self.server.spent += time.monotonic() - began
 
     def ready(self, mask: int) -> None:
         """The socket is ready for ``mask``."""
-        self._guarded(self._send if mask & EVENT_WRITE else self._read)
+        if self.server.has_time():
+            self._guarded(self._send if mask & EVENT_WRITE else self._read)
 
     def step(self) -> None:
         """The turn has come for something that takes time."""

@@ -1,6 +1,7 @@
-"""Sockets that are listened on."""
+"""Sockets that are listened on, and the descriptors for them."""
 
 import os
+import resource
 import socket
 
 from tqdb.backends import resolve
@@ -34,6 +35,22 @@ def listen_unix(path: str) -> socket.socket:
     except OSError as e:
         raise TqdbError(f"cannot listen on unix:{path}: {e.strerror or e}") from None
     return sock
+
+
+def remove_sockets(paths: list[str]) -> None:
+    """Takes the files of Unix sockets away; who has removed one before has done no harm."""
+    for path in paths:
+        try:
+            os.unlink(path)
+        except OSError:
+            pass
+
+
+def raise_descriptor_limit() -> None:
+    """Lets this process have as many descriptors as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def format_address(sock: socket.socket) -> str:

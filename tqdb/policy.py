@@ -6,7 +6,6 @@ looked at just now, do not keep that; the others have an answer of their own for
 
 import re
 import time
-from collections.abc import Callable
 from functools import lru_cache
 from logging import ERROR, INFO
 
@@ -19,6 +18,7 @@ from tqdb.log import event
 _CATALOG = (postgres, mariadb)
 MAX_STARTUP_BYTES = 10_000      # of PostgreSQL's start-up packet: the core takes no longer one
 MAX_FACTS_BYTES = 65536         # of the catalogue's answer: column defaults, triggers
+STATUS_SECONDS = 0.05
 MAX_NAME = 128                  # characters of a table's name that the log shows
 
 _parsers = Budget(BURST_SECONDS, SHARE)
@@ -80,7 +80,8 @@ def judge(dialect: int, verdict, rows: list[list[bytes | None]] | None
         if facts is NotImplemented:
             facts = Facts(False, "table", why="its defaults or triggers are too long to be looked at")
     if not facts.ok:
-        _explain(DIALECTS[dialect], verdict.schema, verdict.table, facts.why)
+        name = f"{verdict.schema}.{verdict.table}" if verdict.schema else verdict.table
+        _explain(DIALECTS[dialect], name[:MAX_NAME], facts.why)
     return facts.ok, facts.reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit
 
 
@@ -122,14 +123,18 @@ def session_wait(dialect: int, sql: bytes) -> float | str | None:
 
     None: nothing; ``startup``: back to what the connection began with; else see ``wait_value``.
     """
+    text = sql.lower()
+    if not any(word in text for word in _WAIT_WORDS[dialect]):
+        return None                 # nearly every SET
     found = bounded(_WAITS, len(sql), _my_wait if DIALECTS[dialect] == "mariadb" else _pg_wait, sql)
     if found is NotImplemented:
         # whatever it says of batching cannot be found out
-        return "unreadable" if _MENTIONED[dialect] in sql.lower() else None
+        return "unreadable" if _WAIT_WORDS[dialect][0] in text else None
     return found
 
 
-_MENTIONED = (b"max_wait_ms", b"@tqdb_max_wait_ms")
+# what a text that says something of it contains; the variable's name first
+_WAIT_WORDS = ((b"max_wait_ms", b"all"), (b"@tqdb_max_wait_ms", b"@`tqdb_max_wait_ms"))
 
 
 def _pg_wait(sql: bytes) -> float | str | None:
@@ -209,46 +214,63 @@ def _row_count_sql(sql: bytes, rows: int) -> bytes | None:
 
 
 @lru_cache(maxsize=1000)
-def _explain(dialect: str, schema: str | None, table: str, why: str) -> None:
+def _explain(dialect: str, name: str, why: str) -> None:
     """Says once per table and reason why its writes go alone."""
-    name = (f"{schema}.{table}" if schema else table)[:MAX_NAME]
     event(INFO, "goes_alone", f"{dialect}: writes to {name} go alone: {why}", protocol=dialect, table=name, why=why)
 
 
-def status_rows(engine, started: float, session) -> list[tuple[str, str]]:
-    """The rows of ``SHOW TQDB STATUS`` for a session."""
-    totals = engine.stats.totals()
-    batched = sum(totals["batched"].values())
-    operations = sum(totals["backend_writes"].values())
-    writes = batched + sum(totals["individual"].values())
-    return [
-        ("Shard", session.backend),
-        ("Backend", "primary" if session.server is not None else "none"),
-        ("Last_batch_size", str(session.last_batch_size)),
-        ("Last_batch_reason", session.last_reason),
-        ("Version", __version__),
-        ("Uptime_seconds", str(int(time.monotonic() - started))),
-        ("Batches_total", str(engine.stats.batches)),
-        ("Batched_writes_total", str(batched)),
-        ("Aggregation_factor", f"{writes / operations:.2f}" if operations else "0.00"),
-    ]
+class Status:
+    """Answers ``SHOW TQDB STATUS`` and its like; the figures of all sessions may be ``STATUS_SECONDS`` old."""
+
+    def __init__(self, engine, started: float):
+        self.engine = engine
+        self.started = started
+        self.read = 0.0
+        self.totals: tuple[tuple[str, str], ...] = ()
+
+    def sql(self, dialect: int, sql: bytes, session) -> bytes | None:
+        """The statement that makes the backend answer a status query of ``session``; None if ``sql`` is none.
+
+        The backend forms the answer, so that it is right in every protocol, format and transaction state.
+        """
+        wanted = bounded(_STATUSES, len(sql), _status_wanted, dialect, sql)
+        if wanted is NotImplemented or wanted is None:
+            return None
+        answer = _status_answer(dialect, wanted, self._rows(session))
+        return answer if wanted == "show" else answer + sql
+
+    def _rows(self, session) -> tuple[tuple[str, str], ...]:
+        now = time.monotonic()
+        if now - self.read > STATUS_SECONDS or not self.totals:
+            self.read = now
+            totals = self.engine.stats.totals()
+            batched = sum(totals["batched"].values())
+            operations = sum(totals["backend_writes"].values())
+            writes = batched + sum(totals["individual"].values())
+            self.totals = (
+                ("Version", __version__),
+                ("Uptime_seconds", str(int(now - self.started))),
+                ("Batches_total", str(self.engine.stats.batches)),
+                ("Batched_writes_total", str(batched)),
+                ("Aggregation_factor", f"{writes / operations:.2f}" if operations else "0.00"))
+        return (
+            ("Shard", session.backend),
+            ("Backend", "primary" if session.server is not None else "none"),
+            ("Last_batch_size", str(session.last_batch_size)),
+            ("Last_batch_reason", session.last_reason),
+            *self.totals)
 
 
-def status_sql(dialect: int, sql: bytes, rows: Callable[[], list[tuple[str, str]]]) -> bytes | None:
-    """The statement that makes the backend answer a status query with ``rows()``; None if ``sql`` is none.
-
-    The backend forms the answer, so that it is right in every protocol, format and transaction state.
-    """
-    wanted = bounded(_STATUSES, len(sql), _status_wanted, dialect, sql)
-    if wanted is NotImplemented or wanted is None:
-        return None
+@lru_cache(maxsize=100)
+def _status_answer(dialect: int, wanted: str, rows: tuple[tuple[str, str], ...]) -> bytes:
+    """The SELECT that gives ``rows``, or for ``select`` what makes them a table of the statement behind it."""
     if DIALECTS[dialect] == "mariadb":
-        selects = [f"SELECT {mariadb.text(n)} AS variable_name, {mariadb.text(v)} AS value" for n, v in rows()]
+        selects = [f"SELECT {mariadb.text(n)} AS variable_name, {mariadb.text(v)} AS value" for n, v in rows]
         return " UNION ALL ".join(selects).encode()
-    values = ",".join(f"({postgres.quote(n)}::text,{postgres.quote(v)}::text)" for n, v in rows())
+    values = ",".join(f"({postgres.quote(n)}::text,{postgres.quote(v)}::text)" for n, v in rows)
     if wanted == "show":
         return f"SELECT * FROM (VALUES {values}) AS tqdb_status(variable_name, value)".encode()
-    return f"WITH pg_tqdb_status(variable_name, value) AS (VALUES {values}) ".encode() + sql
+    return f"WITH pg_tqdb_status(variable_name, value) AS (VALUES {values}) ".encode()
 
 
 def _status_wanted(dialect: int, sql: bytes) -> str | None:
