@@ -107,6 +107,9 @@ def test_the_dashboard_shows_what_stats_json_says(page, proxy, postgres, mariadb
         assert dict(counts("connections")) == connections
         assert [row[1] for row in tables["backends"][1:]] == ["up", "up"]
         assert any(text.startswith("batches taken apart") for text, _ in counts("trouble"))
+        longest, most = (row[1] for row in tables["loop"])
+        assert number(longest) == pytest.approx(s["loop_turn_ms"]["longest"], rel=0.01, abs=0.5)
+        assert number(most) == pytest.approx(s["loop_turn_ms"]["p99"], rel=0.01, abs=0.01)
 
 
 def test_the_dashboard_before_the_first_write_and_without_a_backend(page, start_proxy):
@@ -151,7 +154,7 @@ def test_top(command, proxy, postgres, tmp_path):
         done = subprocess.run([*command, "top", "--once", address], capture_output=True, text=True, timeout=60,
                               env={**os.environ, "COLUMNS": "160"})
         assert done.returncode == 0, done.stderr
-        for words in ("ready", "writes per operation", "app.py:1", "deadline", "p99", postgres.address):
+        for words in ("ready", "writes per operation", "app.py:1", "deadline", "p99", "longest turn", postgres.address):
             assert words in done.stdout, done.stdout
         total = re.search(r"writes +[\d,]+ +([\d,]+)", done.stdout)
         assert 0 < number(total[1]) <= proxy.stats()["writes_total"]
@@ -236,16 +239,24 @@ def test_one_line_of_json_per_event(start_proxy, mariadb):
         assert "hush" not in proxy.log() and "swordfish" not in proxy.log() and "INSERT" not in proxy.log()
 
 
-def test_a_failed_analysis_is_told_without_the_statement(monkeypatch, caplog):
+def test_a_failed_hook_is_told_and_counted_without_the_statement(monkeypatch, caplog):
     """An error's own words may quote what was being read."""
     from tqdb import policy
+    from tqdb.config import from_arguments
+    from tqdb.server import Server
 
     def fail(*_):
         raise KeyError("hush")
 
+    server = Server(from_arguments(f"127.0.0.1:{free_port()}", None, None, None, None))
     monkeypatch.setattr(policy.analysis, "analyze_statement", fail)
-    assert policy.analyze_statement(0, b"UPDATE t SET a = 'hush'") is None
-    assert "KeyError in fail" in caplog.text and "hush" not in caplog.text
+    try:
+        assert server.analyze_statement(0, b"UPDATE t SET a = 'hush'") is None
+    finally:
+        server.close()
+    assert server.engine.stats.internal_errors == {"analyze_statement": 1}
+    assert "internal error in analyze_statement: KeyError; Traceback: " in caplog.text and " fail" in caplog.text
+    assert "hush" not in caplog.text
 
 
 def test_a_slow_batch_is_told(start_proxy, postgres, pg, table):
@@ -255,11 +266,15 @@ def test_a_slow_batch_is_told(start_proxy, postgres, pg, table):
         f"$$BEGIN PERFORM pg_sleep(NEW.a); RETURN NEW; END$$; CREATE TRIGGER slow BEFORE INSERT ON {table} "
         f"FOR EACH ROW EXECUTE FUNCTION {table}f()")
     sessions = [RawPostgres(proxy.postgres_port) for _ in range(2)]
+    taken = []          # by each of the two batches, as the metric has it
     for seconds in (0, 1):
+        before = proxy.metric("tqdbproxy_write_batch_latency_seconds_sum")
         sql = f"/* max_wait_ms:5000 */ INSERT INTO {table} VALUES ({seconds})"
         together(2, lambda i, sql=sql: sessions[i].query(sql))
-    slow = events(proxy, "slow_batch")
-    assert len(slow) == 1 and slow[0]["writes"] == 2 and slow[0]["seconds"] > 1
+        taken.append(proxy.metric("tqdbproxy_write_batch_latency_seconds_sum") - before)
+    slow = [(e["writes"], e["seconds"]) for e in events(proxy, "slow_batch")]
+    assert slow == [(2, pytest.approx(seconds, abs=0.001)) for seconds in taken if seconds > 1]
+    assert taken[0] < taken[1] and (2, pytest.approx(taken[1], abs=0.001)) in slow
 
 
 def test_the_level_is_kept(start_proxy, postgres):

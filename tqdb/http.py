@@ -1,10 +1,14 @@
-"""``/metrics``, ``/healthz``, ``/readyz``, ``/stats.json`` and the dashboard, in the proxy's own loop."""
+"""``/metrics``, ``/healthz``, ``/readyz``, ``/stats.json`` and the dashboard, in the proxy's own loop.
 
-import logging
+Whoever reaches the address can neither hold the loop up nor keep others out: a turn of the loop spends ``TURN_SECONDS``
+here, and one answer that takes time, or a part of it, is made in each, whoever asked; and where there is no room for a
+new connection the one goes that has been idle for longest.
+"""
+
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from selectors import EVENT_READ, EVENT_WRITE
 
@@ -12,37 +16,82 @@ import h11
 
 from tqdb.loop import Loop
 
-log = logging.getLogger("tqdb.http")
-
 MAX_CONNECTIONS = 64
-IDLE_SECONDS = 30
-READ_BYTES = 65536
+ACCEPTS_PER_TURN = 16       # fewer than connections: none goes before its request could be read
+ACCEPT_AGAIN_SECONDS = 0.2  # after accepting failed, for want of descriptors
+KEEP_ALIVE_SECONDS = 300    # that a connection may be idle between requests
+REQUEST_SECONDS = 30        # that a request may take to arrive, and a client to read more of its answer
+LINGER_SECONDS = 2          # that a client has to read an answer behind which the connection ends
+READ_BYTES = 16384
+MAX_HEADER_BYTES = 16384
+MAX_ACCEPT_BYTES = 1024     # of the Accept header that are looked at
+TURN_SECONDS = 0.005        # after which a turn of the loop leaves what else is ready to the next
 STEP_SECONDS = 0.0005       # that one turn of the loop may spend on a body made in parts
 SEND_BYTES = 131072         # that it may send of one
+AT_ONCE = ("/healthz", "/readyz")       # answered before anything that takes time
 
 
 class HttpServer:
-    """Serves what ``source`` (see ``metrics.Metrics``) says; at most ``MAX_CONNECTIONS`` at a time."""
+    """Serves what ``source`` (see ``metrics.Metrics``) says; ``failed(place, error)`` is told what goes wrong."""
 
-    def __init__(self, loop: Loop, sock: socket.socket, source):
+    def __init__(self, loop: Loop, sock: socket.socket, source, failed: Callable[[str, Exception], None]):
         self.loop = loop
         self.sock = sock
         self.source = source
+        self.failed = failed
         self.connections: set[Connection] = set()
+        self.working: deque[Connection] = deque()       # whose next step is due, one in each turn
+        self.turn = 0.0             # of the loop, by when it began
+        self.spent = 0.0            # seconds in it
         self.page = (files("tqdb") / "dashboard.html").read_bytes()
         sock.setblocking(False)
-        loop.watch(sock, EVENT_READ, self._accept)
+        self._listen()
+        loop.call_later(1, self._sweep)
+
+    def _listen(self) -> None:
+        if self.sock.fileno() >= 0:
+            self.loop.watch(self.sock, EVENT_READ, self._accept)
 
     def _accept(self, mask: int) -> None:
-        try:
-            sock, _ = self.sock.accept()
-        except OSError:
-            return
-        if len(self.connections) >= MAX_CONNECTIONS:
-            sock.close()
-            return
-        sock.setblocking(False)
-        self.connections.add(Connection(self, sock))
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                sock, _ = self.sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:
+                self.loop.unwatch(self.sock)
+                self.loop.call_later(ACCEPT_AGAIN_SECONDS, self._listen)
+                return
+            if len(self.connections) >= MAX_CONNECTIONS:
+                min(self.connections, key=lambda c: (c.answering, c.since)).close()
+            sock.setblocking(False)
+            connection = Connection(self, sock)
+            self.connections.add(connection)
+            connection.ready(EVENT_READ)        # most have sent their request by now
+
+    def has_time(self) -> bool:
+        """Whether something may be begun in this turn; what is ready still is in the next."""
+        if self.turn != self.loop.turned:
+            self.turn, self.spent = self.loop.turned, 0.0
+        return self.spent < TURN_SECONDS
+
+    def _sweep(self) -> None:
+        self.loop.call_later(1, self._sweep)
+        now = time.monotonic()
+        for connection in [c for c in self.connections if c.deadline <= now]:
+            connection.close()
+
+    def work_on(self, connection: "Connection") -> None:
+        """Asks for a step of ``connection`` in one of the next turns."""
+        if not self.working:
+            self.loop.call_later(0, self._work)
+        self.working.append(connection)
+
+    def _work(self) -> None:
+        connection = self.working.popleft()
+        if self.working:
+            self.loop.call_later(0, self._work)
+        connection.step()
 
     def respond(self, method: str, target: str, accept: str) -> tuple[int, str, bytes | Iterator[bytes]]:
         """``(status, content type, body)`` of one request; the body whole or in parts that take time to make."""
@@ -72,30 +121,61 @@ class HttpServer:
 
 
 class Connection:
-    """One HTTP/1.1 connection, kept alive between requests."""
+    """One HTTP/1.1 connection, kept alive between requests.
+
+    ``answering``: from a whole request to its answer's last byte; nothing is read meanwhile. ``since``: when it became
+    idle or, while answering, when it last got on; bytes of half a request do not count.
+    """
 
     def __init__(self, server: HttpServer, sock: socket.socket):
         self.server = server
-        self.sock = sock
-        self.http = h11.Connection(h11.SERVER)
+        self.sock: socket.socket | None = sock
+        self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
         self.out: deque[memoryview] = deque()       # what is still to be sent
-        self.making = False         # a body is being made
-        self.request: h11.Request | None = None
-        self.timer = None
-        self._await_request()
+        self.request: h11.Request | None = None     # to be answered
+        self.parts: Iterator[bytes] | None = None   # of a body that is being made
+        self.made: list[bytes] = []
+        self.status, self.kind = 200, ""            # of that body's answer
+        self.head = False           # and only its headers are wanted
+        self.answering = False
+        self.begun = False          # a request has begun to arrive
+        self.lingering = False      # all is sent, the connection ends
+        self._idle(REQUEST_SECONDS)
 
-    def _await_request(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-        self.timer = self.server.loop.call_later(IDLE_SECONDS, self.close)
-        self.server.loop.watch(self.sock, EVENT_READ, self._ready)
+    def _idle(self, seconds: float) -> None:
+        """Nothing is to be answered now; the next request has ``seconds`` to arrive."""
+        self.answering = self.begun = False
+        self.since = time.monotonic()
+        self.deadline = self.since + seconds
+        self.server.loop.watch(self.sock, EVENT_READ, self.ready)
 
-    def _ready(self, mask: int) -> None:
+    def _got_on(self) -> None:
+        self.since = time.monotonic()
+        self.deadline = self.since + REQUEST_SECONDS
+
+    def _guarded(self, call) -> None:
+        """An error ends this connection and nothing else."""
         if self.sock is None:
             return          # closed by an event before this one
-        if mask & EVENT_WRITE:
-            self._send()
-            return
+        began = time.monotonic()
+        try:
+            call()
+        except Exception as e:
+            self.server.failed("http", e)
+            self.close()
+        self.server.spent += time.monotonic() - began
+
+    def ready(self, mask: int) -> None:
+        """The socket is ready for ``mask``."""
+        if self.server.has_time():
+            self._guarded(self._send if mask & EVENT_WRITE else self._read)
+
+    def step(self) -> None:
+        """The turn has come for something that takes time."""
+        self._guarded(self._make if self.parts is not None else self._answer if self.request is not None
+                      else self._process)
+
+    def _read(self) -> None:
         try:
             data = self.sock.recv(READ_BYTES)
         except BlockingIOError:
@@ -103,63 +183,91 @@ class Connection:
         except OSError:
             self.close()
             return
-        try:
-            self.http.receive_data(data)
-            self._process()
-        except h11.RemoteProtocolError as e:
-            self._reply(e.error_status_hint, "text/plain; charset=utf-8", [b"bad request\n"], close=True)
+        if self.lingering:
+            if not data:
+                self.close()
+            return
+        if data and not self.begun:
+            self.begun = True
+            self.deadline = time.monotonic() + REQUEST_SECONDS
+        self.http.receive_data(data)
+        self._process()
 
     def _process(self) -> None:
-        while self.sock is not None and not self.out and not self.making:
-            event = self.http.next_event()
-            if event in (h11.NEED_DATA, h11.PAUSED):
-                return
-            if isinstance(event, h11.ConnectionClosed):
-                self.close()
-                return
-            if isinstance(event, h11.Request):
-                self.request = event
-            elif isinstance(event, h11.EndOfMessage):
-                self._answer(self.request)
-
-    def _answer(self, request: h11.Request) -> None:
-        accept = dict(request.headers).get(b"accept", b"").decode("latin-1")
-        method = request.method.decode()
+        """Takes the next request from what has arrived."""
         try:
-            status, kind, body = self.server.respond(method, request.target.decode("latin-1"), accept)
-        except Exception:
-            log.exception("a request failed")
-            status, kind, body = 500, "text/plain; charset=utf-8", b"internal error\n"
-        if isinstance(body, bytes):
-            self._reply(status, kind, [body], head=method == "HEAD")
-        else:
-            self.making = True
-            self._make(status, kind, body, [], method == "HEAD")
-
-    def _make(self, status: int, kind: str, parts: Iterator[bytes], made: list[bytes], head: bool) -> None:
-        """Takes the body's parts, some in each turn of the loop, so that none of its turns is long."""
-        if self.sock is None:
+            event = self.http.next_event()
+        except h11.RemoteProtocolError as e:
+            self._refuse(e.error_status_hint)
             return
+        if isinstance(event, h11.ConnectionClosed):
+            self.close()
+        elif isinstance(event, h11.Request):
+            headers = dict(event.headers)
+            if b"transfer-encoding" in headers or headers.get(b"content-length", b"0").strip(b"0"):
+                self._refuse(413)       # nothing here takes a body, and none is waited for
+                return
+            self.request = event
+            self.head = event.method == b"HEAD"
+            self.answering = True
+            self._got_on()
+            self.server.loop.unwatch(self.sock)
+            if event.target.partition(b"?")[0].decode("latin-1") in AT_ONCE:
+                self._answer()
+            else:
+                self.server.work_on(self)
+
+    def _answer(self) -> None:
+        request, self.request = self.request, None
+        self.http.next_event()          # the end of a request without a body
+        accept = dict(request.headers).get(b"accept", b"")[:MAX_ACCEPT_BYTES].decode("latin-1")
+        try:
+            self.status, self.kind, body = self.server.respond(
+                request.method.decode("latin-1"), request.target.decode("latin-1"), accept)
+        except Exception as e:
+            self._failed(e)
+            return
+        if isinstance(body, bytes):
+            self._reply(self.status, self.kind, [body])
+        else:
+            self.parts, self.made = body, []
+            self._make()
+
+    def _make(self) -> None:
+        """Makes some of the body's parts, and the rest in later turns, so that none of them is long."""
         began = time.monotonic()
         try:
-            for part in parts:
-                made.append(part)
+            for part in self.parts:
+                self.made.append(part)
                 if time.monotonic() - began > STEP_SECONDS:
-                    self.server.loop.call_later(0, lambda: self._make(status, kind, parts, made, head))
+                    self._got_on()
+                    self.server.work_on(self)
                     return
-        except Exception:
-            log.exception("a request failed")
-            status, kind, made = 500, "text/plain; charset=utf-8", [b"internal error\n"]
-        self.making = False
-        self._reply(status, kind, made, head=head)
+        except Exception as e:
+            self._failed(e)
+            return
+        self.parts = None
+        made, self.made = self.made, []
+        self._reply(self.status, self.kind, made)
 
-    def _reply(self, status: int, kind: str, body: list[bytes], head: bool = False, close: bool = False) -> None:
+    def _failed(self, error: Exception) -> None:
+        self.server.failed("http", error)
+        self.parts, self.made = None, []
+        self._reply(500, "text/plain; charset=utf-8", [b"internal error\n"])
+
+    def _refuse(self, status: int) -> None:
+        """What cannot be taken is answered, and the connection ends."""
+        self.answering = True
+        self._got_on()
+        self._reply(status, "text/plain; charset=utf-8", [b"bad request\n"], close=True)
+
+    def _reply(self, status: int, kind: str, body: list[bytes], close: bool = False) -> None:
         headers = [("Content-Type", kind), ("Content-Length", str(sum(map(len, body)))), ("Cache-Control", "no-store")]
         if close:
             headers.append(("Connection", "close"))
         try:
             sent = [h11.Response(status_code=status, headers=headers)]
-            if not head:
+            if not self.head:
                 sent += [h11.Data(data=part) for part in body if part]
             for event in (*sent, h11.EndOfMessage()):
                 data = self.http.send(event)
@@ -184,20 +292,27 @@ class Connection:
         except OSError:
             self.close()
             return
+        if left < SEND_BYTES:
+            self._got_on()
         if self.out:
-            self.server.loop.watch(self.sock, EVENT_WRITE, self._ready)
-            return
-        if self.http.our_state is h11.DONE and self.http.their_state is h11.DONE:
+            self.server.loop.watch(self.sock, EVENT_WRITE, self.ready)
+        elif self.http.our_state is h11.DONE and self.http.their_state is h11.DONE:
             self.http.start_next_cycle()
-            self._await_request()
-            self._process()
-        elif self.http.our_state in (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR):
-            self.close()
+            self._idle(KEEP_ALIVE_SECONDS)
+            if self.http.trailing_data[0]:
+                self.server.work_on(self)       # the next request is here already
+        else:
+            # closed at once, the answer could be lost with what the client still sends
+            self.lingering = True
+            self._idle(LINGER_SECONDS)
+            try:
+                self.sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                self.close()
 
     def close(self) -> None:
         if self.sock is not None:
             self.server.loop.unwatch(self.sock)
             self.sock.close()
             self.sock = None
-            self.timer.cancel()
             self.server.connections.discard(self)

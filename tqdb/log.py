@@ -11,6 +11,7 @@ LEVELS = ("debug", "info", "warning", "error")
 REPEATS = 10                # lines of one event …
 REPEAT_SECONDS = 10.0       # … in so many seconds; what is beyond is counted
 MAX_EVENTS = 1000           # kinds of events that are told apart
+KEPT_FRAMES = 8             # of a traceback's beginning, and of its end
 KEPT = 50                   # warnings and errors that the dashboard can show
 
 log = logging.getLogger("tqdb")
@@ -19,6 +20,19 @@ log = logging.getLogger("tqdb")
 def event(level: int, name: str, message: str, **fields) -> None:
     """One event: ``name`` and ``fields`` are what JSON shows beside the message. Never SQL, values or passwords."""
     log.log(level, message, extra={"event": name, "fields": fields})
+
+
+def internal_error(place: str, error: BaseException) -> None:
+    """What should not have happened, without the error's own words: they may quote what a client sent."""
+    frames = []
+    step = error.__traceback__
+    while step is not None:
+        code = step.tb_frame.f_code
+        frames.append(f"{code.co_filename.rpartition('/')[2]}:{step.tb_lineno} {code.co_name}")
+        step = step.tb_next
+    trace = frames if len(frames) <= 2 * KEPT_FRAMES else [*frames[:KEPT_FRAMES], "…", *frames[-KEPT_FRAMES:]]
+    event(logging.ERROR, "internal_error", f"internal error in {place}: {type(error).__name__}; Traceback: "
+          + ", ".join(trace), place=place, error=type(error).__name__, trace=trace)
 
 
 def _one_line(text: str) -> str:

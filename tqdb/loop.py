@@ -1,15 +1,20 @@
-"""The event loop: sockets by ``selectors``, a timer heap, and a hook before sleeping. It knows no protocol."""
+"""The event loop: sockets by ``selectors``, a timer heap, and a hook before sleeping. It knows no protocol.
+
+It always goes on: what a handler, a timer or a hook raises is told to ``failed``. It measures its own turns, as plain
+numbers that somebody else shows.
+"""
 
 import heapq
 import itertools
-import logging
 import selectors
 import time
+from bisect import bisect_left
 from collections.abc import Callable
 
-log = logging.getLogger("tqdb.loop")
+from tqdb.log import internal_error
 
 MAX_SLEEP = 1.0     # seconds; so that /healthz can tell a turning loop from a stuck one
+TURN_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)     # seconds
 
 
 class Timer:
@@ -25,7 +30,11 @@ class Timer:
 
 
 class Loop:
-    """One thread's loop. ``deadline()`` gives the next moment the hook wants to run, ``tick(now)`` runs it."""
+    """One thread's loop. ``deadline()`` gives the next moment the hook wants to run, ``tick(now)`` runs it.
+
+    A turn is what lies between two sleeps: ``turns`` counts them by ``TURN_BOUNDS`` (and above), ``turn_seconds`` is
+    their sum; ``longest`` is the longest one since somebody last set it to 0.
+    """
 
     def __init__(self):
         self.selector = selectors.DefaultSelector()
@@ -35,6 +44,10 @@ class Loop:
         self._serial = itertools.count()
         self.deadline: Callable[[], float | None] = lambda: None
         self.tick: Callable[[float], None] = lambda now: None
+        self.failed: Callable[[str, BaseException], None] = internal_error
+        self.turns = [0] * (len(TURN_BOUNDS) + 1)
+        self.turn_seconds = 0.0
+        self.longest = 0.0
 
     # Streams of the core (``fd``, ``on_io(mask)``) register here.
 
@@ -78,7 +91,12 @@ class Loop:
         return timer
 
     def _timeout(self) -> float:
-        wake = self.deadline()
+        """Seconds that the loop may sleep."""
+        try:
+            wake = self.deadline()
+        except Exception as e:
+            self.failed("deadline", e)
+            wake = None
         if self._timers and (wake is None or self._timers[0][0] < wake):
             wake = self._timers[0][0]
         if wake is None:
@@ -91,23 +109,37 @@ class Loop:
             if call is not None:
                 try:
                     call()
-                except Exception:
-                    log.exception("a timer failed")
+                except Exception as e:
+                    self.failed("timer", e)
+
+    def _measure(self, seconds: float) -> None:
+        self.turns[bisect_left(TURN_BOUNDS, seconds)] += 1
+        self.turn_seconds += seconds
+        if seconds > self.longest:
+            self.longest = seconds
 
     def run(self) -> None:
         """Turns until ``stop``."""
         self.running = True
         select = self.selector.select
         monotonic = time.monotonic
+        timeout = self._timeout()
         while self.running:
-            for key, mask in select(self._timeout()):
+            ready = select(timeout)
+            began = monotonic()
+            for key, mask in ready:
                 try:
                     key.data(mask)
-                except Exception:
-                    log.exception("a handler failed")
+                except Exception as e:
+                    self.failed("handler", e)
             now = self.turned = monotonic()
             self._run_timers(now)
-            self.tick(now)
+            try:
+                self.tick(now)
+            except Exception as e:
+                self.failed("tick", e)
+            timeout = self._timeout()
+            self._measure(monotonic() - began)
 
     def stop(self) -> None:
         self.running = False

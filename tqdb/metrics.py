@@ -9,7 +9,7 @@ import resource
 import time
 from collections import deque
 from collections.abc import Iterator
-from itertools import chain
+from itertools import accumulate, chain
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -27,6 +27,8 @@ from tqdb._core import (
     fine_percentile,
 )
 from tqdb.log import Recent
+from tqdb.loop import TURN_BOUNDS
+from tqdb.policy import PURPOSES
 
 DIALECTS = ("postgres", "mariadb")
 WRITES = ("insert", "update", "delete", "replace")
@@ -56,6 +58,15 @@ def _buckets(bounds: tuple, counts: list[int]) -> list[tuple[str, int]]:
     return out
 
 
+def _bucket_percentile(counts: list[int], share: float) -> float | None:
+    """Milliseconds below which ``share`` of the loop's turns lie, at most: a bucket's upper bound; None without any."""
+    wanted = share * sum(counts)
+    for bound, total in zip(TURN_BOUNDS, accumulate(counts), strict=False):
+        if total >= wanted:
+            return 1000 * bound if wanted else None
+    return 1000 * TURN_BOUNDS[-1]
+
+
 def _counter(name: str, doc: str, labels: list[str], values: dict) -> CounterMetricFamily:
     family = CounterMetricFamily(name, doc, labels=labels)
     for key, value in values.items():
@@ -81,10 +92,12 @@ class _One:
 
 
 class Sample:
-    """Totals at one moment."""
+    """Totals at one moment; ``longest`` is the loop's longest turn of the second before."""
 
-    def __init__(self, stats):
+    def __init__(self, stats, loop):
         totals = stats.totals()
+        self.turns = list(loop.turns)
+        self.longest = loop.longest
         self.at = time.monotonic()
         self.batched = {q: totals["batched"][q] for q in WRITES}
         self.individual = dict.fromkeys(WRITES, 0)
@@ -127,7 +140,8 @@ class Metrics(Collector):
         return []
 
     def _take_sample(self) -> None:
-        now = Sample(self.server.engine.stats)
+        self.server.loop.call_later(1, self._take_sample)
+        now = Sample(self.server.engine.stats, self.server.loop)
         if self.samples:
             last = self.samples[-1]
             seconds = max(now.at - last.at, 1e-3)
@@ -138,11 +152,11 @@ class Metrics(Collector):
                 (sum(now.operations.values()) - sum(last.operations.values())) / seconds,
                 fine_percentile(counts, 0.5), fine_percentile(counts, 0.99)))
         self.samples.append(now)
-        self.server.loop.call_later(1, self._take_sample)
+        self.server.loop.longest = 0.0
 
     def window(self) -> tuple[Sample, Sample, Sample]:
         """Totals now, a second ago, and up to ``WINDOW_SECONDS`` ago."""
-        now = Sample(self.server.engine.stats)
+        now = Sample(self.server.engine.stats, self.server.loop)
         past = next((s for s in self.samples if now.at - s.at <= WINDOW_SECONDS), self.samples[-1])
         last = next((s for s in reversed(self.samples) if now.at - s.at >= 0.95), past)
         return now, last, past
@@ -158,6 +172,9 @@ class Metrics(Collector):
             "operations_per_second": (sum(now.operations.values()) - sum(last.operations.values())) / seconds,
             "sizes": [a - b for a, b in zip(now.sizes, past.sizes, strict=True)],
             "latency": now.percentiles(past),
+            "turns": {
+                "longest": 1000 * max(s.longest for s in (now, *self.samples) if s.at >= past.at),
+                "p99": _bucket_percentile([a - b for a, b in zip(now.turns, past.turns, strict=True)], 0.99)},
         }
 
     def connections(self) -> tuple[dict, dict]:
@@ -199,8 +216,8 @@ class Metrics(Collector):
                      ["query_type"], {q: 100.0 * b / w if w else 0.0 for q, (w, b, _) in window.items()})
         yield GaugeMetricFamily("tqdbproxy_write_ops_per_second", "Writes over the last second",
                                 value=rates["writes_per_second"])
-        yield GaugeMetricFamily("tqdbproxy_write_current_delay_ms", "How long the last batch gathered",
-                                value=stats.current_delay_ms if rates["writes_per_second"] else 0.0)
+        yield GaugeMetricFamily("tqdbproxy_write_current_delay_seconds", "How long the last batch gathered",
+                                value=stats.current_delay_ms / 1000 if rates["writes_per_second"] else 0.0)
         clients, servers = self.connections()
         yield _gauge("tqdbproxy_client_connections", "Client connections", ["protocol", "state"], clients)
         yield _gauge("tqdbproxy_server_connections", "Server connections", ["protocol", "state"], servers)
@@ -217,6 +234,19 @@ class Metrics(Collector):
                        dict(zip(DIALECTS, totals["protocol_errors"], strict=True)))
         yield _counter("tqdbproxy_label_sets_dropped", "Statements counted under file and line 'other' because "
                        "max_label_sets was reached", [], {(): stats.label_sets_dropped})
+        loop = self.server.loop
+        turns = HistogramMetricFamily("tqdbproxy_loop_turn_seconds", "One turn of the loop without its sleep")
+        turns.add_metric([], _buckets(TURN_BOUNDS, loop.turns), loop.turn_seconds)
+        yield turns
+        yield _counter("tqdbproxy_internal_errors", "Exceptions that nobody foresaw, by where they were caught",
+                       ["place"], {"handler": 0, **stats.internal_errors})
+        yield _counter("tqdbproxy_texts", "Statements that were to be looked at by more than the scanner",
+                       ["purpose", "outcome"], {(p.name, outcome): n for p in PURPOSES for outcome, n in (
+                           ("done", p.calls), ("too_long", p.too_long), ("over_budget", p.over_budget))})
+        yield _counter("tqdbproxy_texts_seconds", "Time that looking at statements took", ["purpose"],
+                       {p.name: p.seconds for p in PURPOSES})
+        yield _gauge("tqdbproxy_texts_longest_seconds", "The longest that looking at a statement took", ["purpose"],
+                     {p.name: p.longest for p in PURPOSES})
         yield _gauge("tqdbproxy_build_info", "1, with the version as a label", ["version"], {__version__: 1})
         yield from self._process()
 
@@ -296,7 +326,7 @@ class Metrics(Collector):
             "operations_per_second": rates["operations_per_second"],
             "aggregation_factor": window[0] / window[2] if window[2] else 0.0,
             "effectiveness_percent": 100.0 * window[1] / window[0] if window[0] else 0.0,
-            "current_delay_ms": stats.current_delay_ms if rates["writes_per_second"] else 0.0,
+            "current_delay_seconds": stats.current_delay_ms / 1000 if rates["writes_per_second"] else 0.0,
             "gathered": engine.gathered,
             "batches_running": engine.batches_running,
             "latency_ms": rates["latency"],
@@ -310,6 +340,12 @@ class Metrics(Collector):
             "protocol_errors": sum(totals["protocol_errors"]),
             "refused": {f"{DIALECTS[d]} {kind}": n for (d, kind), n in stats.refused.items()},
             "label_sets_dropped": stats.label_sets_dropped,
+            "internal_errors": stats.internal_errors,
+            "loop_turn_ms": rates["turns"],
+            "loop_turns": [{"up_to_seconds": bound, "turns": n}
+                           for bound, n in zip((*TURN_BOUNDS, None), self.server.loop.turns, strict=True)],
+            "texts": {p.name: {"done": p.calls, "too_long": p.too_long, "over_budget": p.over_budget,
+                               "seconds": p.seconds, "longest": p.longest} for p in PURPOSES},
             "client_connections": [{"protocol": p, "state": s, "count": n} for (p, s), n in clients.items()],
             "server_connections": [{"protocol": p, "state": s, "count": n} for (p, s), n in servers.items()],
             "listen": self.server.addresses,

@@ -1,6 +1,9 @@
-"""What the core asks off the hot path: what a shape means, what a table is, and the proxy's own status."""
+"""What the core asks off the hot path: what a shape means, what a table is, and the proxy's own status.
 
-import logging
+Every text of a client's goes through ``bounded``. Hooks about shapes answer ``NotImplemented`` where they mean: not
+looked at just now, do not keep that; the others have an answer of their own for a text that is too long.
+"""
+
 import re
 import time
 from functools import lru_cache
@@ -8,52 +11,54 @@ from logging import ERROR, INFO
 
 from tqdb import __version__, analysis
 from tqdb.analysis import DIALECTS
+from tqdb.bounded import BURST_SECONDS, SHARE, Budget, Purpose, bounded
 from tqdb.catalog import Facts, mariadb, postgres
 from tqdb.log import event
 
-log = logging.getLogger("tqdb.policy")
-
 _CATALOG = (postgres, mariadb)
-_SHOW = re.compile(r"(?:\s|/\*.*?\*/)*show\s+tqdb\s+status\s*;?\s*\Z", re.IGNORECASE | re.DOTALL)
-_SELECT = re.compile(r"(?:\s|/\*.*?\*/)*select\b", re.IGNORECASE | re.DOTALL)
+MAX_STARTUP_BYTES = 10_000      # of PostgreSQL's start-up packet: the core takes no longer one
+MAX_FACTS_BYTES = 65536         # of the catalogue's answer: column defaults, triggers
+STATUS_SECONDS = 0.05
+MAX_NAME = 128                  # characters of a table's name that the log shows
 
+_parsers = Budget(BURST_SECONDS, SHARE)
+_SHAPES = Purpose("shape", budget=_parsers)
+_STATEMENTS = Purpose("statement", budget=_parsers)
+_PIECES = Purpose("pieces", budget=_parsers)
+_FACTS = Purpose("facts", MAX_FACTS_BYTES)
+_WAITS = Purpose("session_wait")
+_STARTUPS = Purpose("startup_wait", MAX_STARTUP_BYTES)
+_STATUSES = Purpose("status")
+_KILLS = Purpose("killed_query")
+_ROW_COUNTS = Purpose("row_count")
+PURPOSES = (_SHAPES, _STATEMENTS, _PIECES, _FACTS, _WAITS, _STARTUPS, _STATUSES, _KILLS, _ROW_COUNTS)
 
-def _analysis_failed(dialect: int, error: Exception) -> None:
-    """Without the error's own words, which may quote the statement."""
-    frame = error.__traceback__
-    while frame.tb_next is not None:
-        frame = frame.tb_next
-    where = f"{frame.tb_frame.f_code.co_name}, line {frame.tb_lineno}"
-    event(ERROR, "analysis_failed", f"analysis of a {DIALECTS[dialect]} statement failed ({type(error).__name__} in "
-          f"{where}); its shape is relayed", protocol=DIALECTS[dialect], error=type(error).__name__, where=where)
+# Blanks and comments before a statement. What repeats is possessive in every pattern here: linear in any text.
+_BEFORE = r"\A(?:\s++|/\*(?:[^*]++|\*(?!/))*+\*/)*+"
+_SHOW = re.compile(_BEFORE + r"show\s++tqdb\s++status\s*+;?\s*+\Z", re.IGNORECASE)
+_SELECT = re.compile(_BEFORE + r"select\b", re.IGNORECASE)
 
 
 def analyze(dialect: int, prefix: bytes, values: bytes, suffix: bytes):
-    """See ``analysis.analyze``; a parser that fails in an unforeseen way means: relay."""
-    try:
-        return analysis.analyze(dialect, prefix, values, suffix)
-    except Exception as e:
-        _analysis_failed(dialect, e)
-        return None
+    """See ``analysis.analyze``; ``NotImplemented``: not now."""
+    return bounded(_SHAPES, len(prefix) + len(values) + len(suffix), analysis.analyze, dialect, prefix, values, suffix)
 
 
 def analyze_statement(dialect: int, sql: bytes):
-    """See ``analysis.analyze_statement``; a parser that fails in an unforeseen way means: relay."""
-    try:
-        return analysis.analyze_statement(dialect, sql)
-    except Exception as e:
-        _analysis_failed(dialect, e)
-        return None
+    """See ``analysis.analyze_statement``; ``NotImplemented``: not now."""
+    return bounded(_STATEMENTS, len(sql), analysis.analyze_statement, dialect, sql)
 
 
-pieces = analysis.pieces
+def pieces(dialect: int, values: bytes, nparams: int):
+    """See ``analysis.pieces``; ``NotImplemented``: not now."""
+    return bounded(_PIECES, len(values), analysis.pieces, dialect, values, nparams)
 
 
 def warm_up() -> None:
     """Analyses a statement of each dialect: what parsers make at their first call is made before clients wait."""
     for dialect in range(len(DIALECTS)):
-        analyze(dialect, b"INSERT INTO t (a, b) VALUES ", b"(1, 'x')", b"")
-        analyze_statement(dialect, b"UPDATE t SET a = a + 1 WHERE b = 'x'")
+        analysis.analyze(dialect, b"INSERT INTO t (a, b) VALUES ", b"(1, 'x')", b"")
+        analysis.analyze_statement(dialect, b"UPDATE t SET a = a + 1 WHERE b = 'x'")
 
 
 def probe_sql(dialect: int, verdict) -> bytes:
@@ -71,24 +76,34 @@ def judge(dialect: int, verdict, rows: list[list[bytes | None]] | None
         why = "the catalogue does not show it" if rows is not None else "the catalogue answered with an error"
         facts = Facts(False, "table", why=why)
     else:
-        try:
-            row = [None if v is None else v.decode("utf-8", "replace") for v in rows[0]]
-            facts = _CATALOG[dialect].judge(verdict, row)
-        except (ValueError, TypeError):
-            log.exception("unexpected catalogue answer")
-            facts = Facts(False, "table", why="the catalogue's answer is not understood")
+        facts = bounded(_FACTS, sum(len(v) for v in rows[0] if v is not None), _judge, dialect, verdict, rows[0])
+        if facts is NotImplemented:
+            facts = Facts(False, "table", why="its defaults or triggers are too long to be looked at")
     if not facts.ok:
-        _explain(DIALECTS[dialect], verdict.schema, verdict.table, facts.why)
+        name = f"{verdict.schema}.{verdict.table}" if verdict.schema else verdict.table
+        _explain(DIALECTS[dialect], name[:MAX_NAME], facts.why)
     return facts.ok, facts.reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit
 
 
-_WAIT = re.compile(r"[+-]?\d*\.?\d+\Z|[+-]?\d+\.\Z")
+def _judge(dialect: int, verdict, row: list[bytes | None]) -> Facts:
+    try:
+        return _CATALOG[dialect].judge(verdict, [None if v is None else v.decode("utf-8", "replace") for v in row])
+    except (ValueError, TypeError):
+        event(ERROR, "catalogue_answer", f"the {DIALECTS[dialect]} catalogue's answer is not understood",
+              protocol=DIALECTS[dialect])
+        return Facts(False, "table", why="the catalogue's answer is not understood")
+
+
+_WAIT = re.compile(r"\A[+-]?+(?:\d++(?:\.\d*+)?+|\.\d++)\Z", re.ASCII)
+MAX_WAIT_TEXT = 32          # characters of a number that are read
 _PG_SET = re.compile(
-    r"\bset\s+(?:session\s+)?tqdb\s*\.\s*max_wait_ms\s*(?:=|\bto\b)\s*(?P<value>'[^']*'|[-+\w.]+)|"
-    r"\bset_config\s*\(\s*'tqdb\.max_wait_ms'\s*,\s*(?P<config>'[^']*')\s*,\s*(?:false|'f[alse]*')\s*\)|"
-    r"\b(?P<reset>reset\s+(?:all\b|tqdb\s*\.\s*max_wait_ms\b)|discard\s+all\b)", re.IGNORECASE)
+    r"\bset\s++(?:session\s++)?+tqdb\s*+\.\s*+max_wait_ms\s*+(?:=|\bto\b)\s*+(?P<value>'[^']*+'|[-+\w.]++)|"
+    r"\bset_config\s*+\(\s*+'tqdb\.max_wait_ms'\s*+,\s*+(?P<config>'[^']*+')\s*+,\s*+(?:false|'f[alse]*+')\s*+\)|"
+    r"\b(?P<reset>reset\s++(?:all\b|tqdb\s*+\.\s*+max_wait_ms\b)|discard\s++all\b)", re.IGNORECASE)
+# an assignment counts behind the word SET of its own statement
 _MY_SET = re.compile(
-    r"\bset\b[^;]*?@`?tqdb_max_wait_ms`?\s*:?=\s*(?P<value>'[^']*'|\"[^\"]*\"|[-+\w.]+)", re.IGNORECASE)
+    r"(?P<set>\bset\b)|(?P<end>;++)|"
+    r"@`?+tqdb_max_wait_ms`?+\s*+:?+=\s*+(?P<value>'[^']*+'|\"[^\"]*+\"|[-+\w.]++)", re.IGNORECASE)
 
 
 def wait_value(text: str) -> float | str:
@@ -98,7 +113,7 @@ def wait_value(text: str) -> float | str:
         return -2.0
     if text in ("", "null", "default"):
         return -1.0
-    if not _WAIT.match(text):
+    if len(text) > MAX_WAIT_TEXT or not _WAIT.match(text):
         return "unreadable"
     return float(text) if float(text) > 0 else -1.0
 
@@ -108,25 +123,54 @@ def session_wait(dialect: int, sql: bytes) -> float | str | None:
 
     None: nothing; ``startup``: back to what the connection began with; else see ``wait_value``.
     """
-    text = sql.decode("utf-8", "replace")
-    found = list((_MY_SET if DIALECTS[dialect] == "mariadb" else _PG_SET).finditer(text))
+    text = sql.lower()
+    if not any(word in text for word in _WAIT_WORDS[dialect]):
+        return None                 # nearly every SET
+    found = bounded(_WAITS, len(sql), _my_wait if DIALECTS[dialect] == "mariadb" else _pg_wait, sql)
+    if found is NotImplemented:
+        # whatever it says of batching cannot be found out
+        return "unreadable" if _WAIT_WORDS[dialect][0] in text else None
+    return found
+
+
+# what a text that says something of it contains; the variable's name first
+_WAIT_WORDS = ((b"max_wait_ms", b"all"), (b"@tqdb_max_wait_ms", b"@`tqdb_max_wait_ms"))
+
+
+def _pg_wait(sql: bytes) -> float | str | None:
+    found = list(_PG_SET.finditer(sql.decode("utf-8", "replace")))
     if not found:
         return None
     last = found[-1]
-    if last.groupdict().get("reset"):
-        return "startup"
     value = last["value"] or last["config"]
-    if DIALECTS[dialect] == "postgres" and value.lower() == "default":
-        return "startup"
-    return wait_value(value)
+    return "startup" if value is None or value.lower() == "default" else wait_value(value)
+
+
+def _my_wait(sql: bytes) -> float | str | None:
+    last = None
+    setting = False
+    for found in _MY_SET.finditer(sql.decode("utf-8", "replace")):
+        if found.lastgroup != "value":
+            setting = found.lastgroup == "set"
+        elif setting:
+            last = found["value"]
+    return None if last is None else wait_value(last)
+
+
+_OPTION = re.compile(r"(?:-c\s*+|--)tqdb\.max[_-]wait[_-]ms=(\S++)")
 
 
 def startup_wait(params: list[bytes]) -> float | None:
     """What PostgreSQL start-up parameters (name, value, …) say of batching without hints; None: nothing."""
+    found = bounded(_STARTUPS, sum(map(len, params)), _startup_wait, params)
+    return None if found is NotImplemented else found
+
+
+def _startup_wait(params: list[bytes]) -> float | None:
     values = {params[i].decode("utf-8", "replace"): params[i + 1].decode("utf-8", "replace")
               for i in range(0, len(params) - 1, 2)}
     text = values.get("tqdb.max_wait_ms")
-    found = re.findall(r"(?:-c\s*|--)tqdb\.max[_-]wait[_-]ms=(\S+)", values.get("options", ""))
+    found = _OPTION.findall(values.get("options", ""))
     if found:
         text = found[-1]
     if text is None:
@@ -135,74 +179,105 @@ def startup_wait(params: list[bytes]) -> float | None:
     return -1.0 if value == "unreadable" else value
 
 
-_KILL = re.compile(r"(?:\s|/\*.*?\*/)*kill\s+(?:hard\s+|soft\s+)?query\s+(\d+)\s*;?\s*\Z",
-                   re.IGNORECASE | re.DOTALL)
+_KILL = re.compile(
+    _BEFORE + r"kill\s++(?:hard\s++|soft\s++)?+query\s++(\d{1,20})\s*+;?\s*+\Z", re.IGNORECASE | re.ASCII)
 
 
 def killed_query(sql: bytes) -> int | None:
     """The connection id that a ``KILL QUERY`` names."""
-    found = _KILL.match(sql.decode("utf-8", "replace"))
-    return int(found[1]) if found else None
+    found = bounded(_KILLS, len(sql), lambda: _KILL.match(sql.decode("utf-8", "replace")))
+    return None if found is NotImplemented or found is None else int(found[1])
 
 
 _ROW_COUNT = re.compile(
-    r"'(?:[^'\\]|''|\\.)*'|\"(?:[^\"\\]|\"\"|\\.)*\"|`[^`]*`|/\*.*?\*/|--\s[^\n]*|#[^\n]*|\brow_count\s*\(\s*\)",
+    r"'(?:[^'\\]++|''|\\.)*+(?:'|\\?\Z)|\"(?:[^\"\\]++|\"\"|\\.)*+(?:\"|\\?\Z)|`[^`]*+`?+|"
+    r"/\*(?:[^*]++|\*(?!/))*+(?:\*/|\Z)|--\s[^\n]*+|#[^\n]*+|(?P<call>\brow_count\s*+\(\s*+\))",
     re.IGNORECASE | re.DOTALL)
-_ONLY_ROW_COUNT = re.compile(r"\s*select\s+(row_count\s*\(\s*\))\s*;?\s*\Z", re.IGNORECASE)
+_ONLY_ROW_COUNT = re.compile(r"\A\s*+select\s++(row_count\s*+\(\s*+\))\s*+;?\s*+\Z", re.IGNORECASE)
 
 
 def row_count_sql(sql: bytes, rows: int) -> bytes | None:
     """The statement with what ``ROW_COUNT()`` has to say put in its place; None if it does not ask for it."""
+    changed = bounded(_ROW_COUNTS, len(sql), _row_count_sql, sql, rows)
+    return None if changed is NotImplemented else changed
+
+
+def _row_count_sql(sql: bytes, rows: int) -> bytes | None:
     text = sql.decode("utf-8", "surrogateescape")
     value = f"CAST({rows} AS SIGNED)"
     only = _ONLY_ROW_COUNT.match(text)
     if only:
         changed = f"SELECT {value} AS `{only[1]}`"
     else:
-        changed = _ROW_COUNT.sub(lambda m: value if m[0][:3].lower() == "row" else m[0], text)
+        changed = _ROW_COUNT.sub(lambda m: m[0] if m["call"] is None else value, text)
     return changed.encode("utf-8", "surrogateescape") if changed != text else None
 
 
 @lru_cache(maxsize=1000)
-def _explain(dialect: str, schema: str | None, table: str, why: str) -> None:
+def _explain(dialect: str, name: str, why: str) -> None:
     """Says once per table and reason why its writes go alone."""
-    name = f"{schema}.{table}" if schema else table
     event(INFO, "goes_alone", f"{dialect}: writes to {name} go alone: {why}", protocol=dialect, table=name, why=why)
 
 
-def status_rows(engine, started: float, session) -> list[tuple[str, str]]:
-    """The rows of ``SHOW TQDB STATUS`` for a session."""
-    totals = engine.stats.totals()
-    batched = sum(totals["batched"].values())
-    operations = sum(totals["backend_writes"].values())
-    writes = batched + sum(totals["individual"].values())
-    return [
-        ("Shard", session.backend),
-        ("Backend", "primary" if session.server is not None else "none"),
-        ("Last_batch_size", str(session.last_batch_size)),
-        ("Last_batch_reason", session.last_reason),
-        ("Version", __version__),
-        ("Uptime_seconds", str(int(time.monotonic() - started))),
-        ("Batches_total", str(engine.stats.batches)),
-        ("Batched_writes_total", str(batched)),
-        ("Aggregation_factor", f"{writes / operations:.2f}" if operations else "0.00"),
-    ]
+class Status:
+    """Answers ``SHOW TQDB STATUS`` and its like; the figures of all sessions may be ``STATUS_SECONDS`` old."""
 
+    def __init__(self, engine, started: float):
+        self.engine = engine
+        self.started = started
+        self.read = 0.0
+        self.totals: tuple[tuple[str, str], ...] = ()
 
-def status_sql(dialect: int, sql: bytes, rows: list[tuple[str, str]]) -> bytes | None:
-    """The statement that makes the backend answer a status query with ``rows``; None if ``sql`` is none.
+    def sql(self, dialect: int, sql: bytes, session) -> bytes | None:
+        """The statement that makes the backend answer a status query of ``session``; None if ``sql`` is none.
 
-    The backend forms the answer, so that it is right in every protocol, format and transaction state.
-    """
-    text = sql.decode("utf-8", "replace")
-    if DIALECTS[dialect] == "mariadb":
-        if not _SHOW.match(text):
+        The backend forms the answer, so that it is right in every protocol, format and transaction state.
+        """
+        wanted = bounded(_STATUSES, len(sql), _status_wanted, dialect, sql)
+        if wanted is NotImplemented or wanted is None:
             return None
+        answer = _status_answer(dialect, wanted, self._rows(session))
+        return answer if wanted == "show" else answer + sql
+
+    def _rows(self, session) -> tuple[tuple[str, str], ...]:
+        now = time.monotonic()
+        if now - self.read > STATUS_SECONDS or not self.totals:
+            self.read = now
+            totals = self.engine.stats.totals()
+            batched = sum(totals["batched"].values())
+            operations = sum(totals["backend_writes"].values())
+            writes = batched + sum(totals["individual"].values())
+            self.totals = (
+                ("Version", __version__),
+                ("Uptime_seconds", str(int(now - self.started))),
+                ("Batches_total", str(self.engine.stats.batches)),
+                ("Batched_writes_total", str(batched)),
+                ("Aggregation_factor", f"{writes / operations:.2f}" if operations else "0.00"))
+        return (
+            ("Shard", session.backend),
+            ("Backend", "primary" if session.server is not None else "none"),
+            ("Last_batch_size", str(session.last_batch_size)),
+            ("Last_batch_reason", session.last_reason),
+            *self.totals)
+
+
+@lru_cache(maxsize=100)
+def _status_answer(dialect: int, wanted: str, rows: tuple[tuple[str, str], ...]) -> bytes:
+    """The SELECT that gives ``rows``, or for ``select`` what makes them a table of the statement behind it."""
+    if DIALECTS[dialect] == "mariadb":
         selects = [f"SELECT {mariadb.text(n)} AS variable_name, {mariadb.text(v)} AS value" for n, v in rows]
         return " UNION ALL ".join(selects).encode()
     values = ",".join(f"({postgres.quote(n)}::text,{postgres.quote(v)}::text)" for n, v in rows)
-    if _SHOW.match(text):
+    if wanted == "show":
         return f"SELECT * FROM (VALUES {values}) AS tqdb_status(variable_name, value)".encode()
-    if _SELECT.match(text) and "pg_tqdb_status" in text.lower():
-        return f"WITH pg_tqdb_status(variable_name, value) AS (VALUES {values}) ".encode() + sql
+    return f"WITH pg_tqdb_status(variable_name, value) AS (VALUES {values}) ".encode()
+
+
+def _status_wanted(dialect: int, sql: bytes) -> str | None:
+    """``show``, ``select``, or None: ``sql`` does not ask for the status."""
+    text = sql.decode("utf-8", "replace")
+    if _SHOW.match(text):
+        return "show"
+    if DIALECTS[dialect] == "postgres" and _SELECT.match(text) and "pg_tqdb_status" in text.lower():
+        return "select"
     return None

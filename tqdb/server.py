@@ -2,8 +2,6 @@
 
 import gc
 import logging
-import os
-import resource
 import signal
 import socket
 import time
@@ -12,42 +10,53 @@ from selectors import EVENT_READ
 
 from tqdb import policy
 from tqdb._core import Engine, MyServer, MySession, PgServer, PgSession, Stats, Stream
-from tqdb.backends import BackendState, Connector, resolve, tune
-from tqdb.config import Address, Config, Protocol, differences, read_file
+from tqdb.backends import BackendState, Connector, tune
+from tqdb.config import Config, differences, read_file
 from tqdb.errors import ConfigError, TqdbError
 from tqdb.http import HttpServer
-from tqdb.log import Recent, event
+from tqdb.listening import format_address, listen_tcp, listen_unix, raise_descriptor_limit, remove_sockets
+from tqdb.log import Recent, event, internal_error
 from tqdb.loop import Loop
 from tqdb.metrics import Metrics
 from tqdb.notify import Notifier
 
-ACCEPTS_PER_TURN = 64
+ACCEPTS_PER_TURN = 16        # of each listener: a session and its way to the server cost 0.3 ms
 LINGER_SECONDS = 10         # how long a closing connection may take to read what is still for it
+DRAIN_STEP_SECONDS = 0.02   # between looks for sessions that have become idle
 PROBE_SECONDS = 5           # between attempts to reach a backend that is not known to be up
 SESSIONS = {"postgres": (PgSession, PgServer), "mariadb": (MySession, MyServer)}
+
+
+def _hook(call, otherwise=None):
+    """A hook of the core's that answers ``otherwise`` should ``call`` fail in an unforeseen way."""
+    def hook(self, *args):
+        return self.guarded(call.__name__, otherwise, call, *args)
+    return hook
 
 
 class Server:
     """One proxy process. It is also the core's ``hooks``."""
 
-    analyze = staticmethod(policy.analyze)
-    analyze_statement = staticmethod(policy.analyze_statement)
-    pieces = staticmethod(policy.pieces)
-    session_wait = staticmethod(policy.session_wait)
-    startup_wait = staticmethod(policy.startup_wait)
-    killed_query = staticmethod(policy.killed_query)
-    row_count_sql = staticmethod(policy.row_count_sql)
+    analyze = _hook(policy.analyze)
+    analyze_statement = _hook(policy.analyze_statement)
+    pieces = _hook(policy.pieces)
+    session_wait = _hook(policy.session_wait)
+    startup_wait = _hook(policy.startup_wait)
+    killed_query = _hook(policy.killed_query)
+    row_count_sql = _hook(policy.row_count_sql)
+    judge = _hook(policy.judge, (False, "table", False, 0, 0, 0.0))
     probe_sql = staticmethod(policy.probe_sql)
-    judge = staticmethod(policy.judge)
 
     def __init__(self, config: Config):
         self.config = config
         self.loop = Loop()
         self.started = time.monotonic()
         self.engine = Engine(self, Stats(config.writebatch.max_label_sets))
+        self.status = policy.Status(self.engine, self.started)
         self._configure_engine()
         self.loop.deadline = self.engine.next_deadline
         self.loop.tick = self.engine.tick
+        self.loop.failed = self.failed
         self.sessions: dict[object, float] = {}             # session -> when it came
         self.servers: set[object] = set()
         self.logging_in: dict[object, float] = {}           # session -> when its login must have ended
@@ -73,25 +82,37 @@ class Server:
         self.engine.max_wait_ms = batch.max_wait_ms_limit
         self.engine.max_message_bytes = limits.max_message_bytes
 
+    def failed(self, place: str, error: Exception) -> None:
+        """An exception that nobody foresaw was caught at ``place``: it is told and counted, and all goes on."""
+        internal_error(place, error)
+        self.engine.stats.count_internal(place)
+
+    def guarded(self, place: str, otherwise, call, *args):
+        """``call(*args)``, or ``otherwise`` if it fails."""
+        try:
+            return call(*args)
+        except Exception as e:
+            self.failed(place, e)
+            return otherwise
+
     # --- listening --------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Opens every listener; TqdbError if one cannot be had."""
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft < hard:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        raise_descriptor_limit()
         for name, protocol in self.config.protocols():
             if protocol.listen is not None:
-                sock = self._listen_tcp(protocol.listen)
+                sock = listen_tcp(protocol.listen)
                 self.addresses[name] = format_address(sock)
                 self._accept_on(name, sock)
             if protocol.socket is not None:
-                self._accept_on(name, self._listen_unix(protocol))
+                self._accept_on(name, listen_unix(protocol.socket))
+                self.socket_files.append(protocol.socket)
                 self.addresses.setdefault(name, f"unix:{protocol.socket}")
         if self.config.metrics.listen is not None:
-            sock = self._listen_tcp(self.config.metrics.listen)
+            sock = listen_tcp(self.config.metrics.listen)
             self.addresses["metrics"] = format_address(sock)
-            self.http = HttpServer(self.loop, sock, self.metrics)
+            self.http = HttpServer(self.loop, sock, self.metrics, self.failed)
         policy.warm_up()
         gc.collect()
         gc.freeze()             # a full collection then has only to look at what came later
@@ -104,38 +125,20 @@ class Server:
             self._feed_watchdog()
         event(INFO, "ready", "ready " + " ".join(f"{k}={v}" for k, v in self.addresses.items()), **self.addresses)
 
+    # What happens again and again asks for its next time first: a failure does not end it.
+
     def _feed_watchdog(self) -> None:
-        self.notifier.tell("WATCHDOG=1", f"STATUS={len(self.sessions)} clients")
         self.loop.call_later(self.notifier.watchdog_seconds, self._feed_watchdog)
-
-    def _listen_tcp(self, address: Address) -> socket.socket:
-        try:
-            family, sockaddr = resolve(address)[0]
-            return socket.create_server(sockaddr[:2], family=family, backlog=4096)
-        except OSError as e:
-            raise TqdbError(f"cannot listen on {address}: {e.strerror or e}") from None
-
-    def _listen_unix(self, protocol: Protocol) -> socket.socket:
-        path = protocol.socket
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                if probe.connect_ex(path) == 0:
-                    raise TqdbError(f"cannot listen on unix:{path}: another server answers there")
-            if os.path.exists(path):
-                os.unlink(path)
-            sock.bind(path)
-            os.chmod(path, 0o777)
-            sock.listen(4096)
-        except OSError as e:
-            raise TqdbError(f"cannot listen on unix:{path}: {e.strerror or e}") from None
-        self.socket_files.append(path)
-        return sock
+        self.notifier.tell("WATCHDOG=1", f"STATUS={len(self.sessions)} clients")
 
     def _accept_on(self, name: str, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.listeners.append((name, sock))
-        self.loop.watch(sock, EVENT_READ, lambda mask: self._accept(name, sock))
+        self._watch_listener(name, sock)
+
+    def _watch_listener(self, name: str, sock: socket.socket) -> None:
+        if self.draining_until is None:
+            self.loop.watch(sock, EVENT_READ, lambda mask: self._accept(name, sock))
 
     def _accept(self, name: str, listener: socket.socket) -> None:
         for _ in range(ACCEPTS_PER_TURN):
@@ -147,7 +150,7 @@ class Server:
                 # out of descriptors: leave the rest in the queue for a while
                 event(ERROR, "accept_failed", f"cannot accept: {e.strerror}", protocol=name, error=e.strerror)
                 self.loop.unwatch(listener)
-                self.loop.call_later(0.2, lambda: self._resume_accepting(name, listener))
+                self.loop.call_later(0.2, lambda: self._watch_listener(name, listener))
                 return
             tune(sock)
             session = SESSIONS[name][0](self.engine)
@@ -158,10 +161,6 @@ class Server:
             Stream(sock, session, self.loop)
             if name == "mariadb":
                 session.connect()
-
-    def _resume_accepting(self, name: str, listener: socket.socket) -> None:
-        if self.draining_until is None:
-            self.loop.watch(listener, EVENT_READ, lambda mask: self._accept(name, listener))
 
     # --- the core's hooks -------------------------------------------------------------------------
 
@@ -236,7 +235,7 @@ class Server:
                                              self.config.limits.server_connect_timeout, done)
 
     def status_sql(self, dialect: int, sql: bytes, session) -> bytes | None:
-        return policy.status_sql(dialect, sql, policy.status_rows(self.engine, self.started, session))
+        return self.guarded("status_sql", None, self.status.sql, dialect, sql, session)
 
     def refused(self, session, kind: str, message: str) -> None:
         """The core, or this server, ends a session with an error of its own."""
@@ -307,18 +306,18 @@ class Server:
 
     def _sweep(self) -> None:
         """Once a second: logins that take too long, closing connections that nobody reads."""
+        self.loop.call_later(1, self._sweep)
         now = time.monotonic()
         for session, deadline in list(self.logging_in.items()):
             if session.logged_in:
                 del self.logging_in[session]
             elif now > deadline:
                 del self.logging_in[session]
-                session.refuse("timeout", "login took too long")
+                self.guarded("sweep", None, session.refuse, "timeout", "login took too long")
         for endpoint in [*self.sessions, *self.servers]:
             if endpoint.closing:
                 self.loop.call_later(LINGER_SECONDS, endpoint.abort)
         self.engine.settle()
-        self.loop.call_later(1, self._sweep)
 
     def run(self) -> None:
         """Serves until SIGTERM or SIGINT; SIGHUP reads the configuration again."""
@@ -362,7 +361,7 @@ class Server:
             self.loop.unwatch(sock)
             sock.close()
         self.listeners.clear()
-        self.engine.drain()
+        self.guarded("drain", None, self.engine.drain)
         self._tell_drain()
         self._drain_step()
 
@@ -375,10 +374,12 @@ class Server:
             self.loop.call_later(1, self._tell_drain)
 
     def _drain_step(self) -> None:
+        self.loop.call_later(DRAIN_STEP_SECONDS, self._drain_step)
         for session in list(self.sessions):
             if session.idle and not session.closing:
-                session.refuse("shutdown", "terminating connection due to administrator command")
-        self.engine.settle()
+                self.guarded("drain", None, session.refuse, "shutdown",
+                             "terminating connection due to administrator command")
+        self.guarded("drain", None, self.engine.settle)
         if not self.sessions:
             event(INFO, "drained", "drained")
             self.loop.stop()
@@ -386,8 +387,6 @@ class Server:
             event(WARNING, "drain_timeout", f"drain_timeout: {len(self.sessions)} sessions are cut off",
                   sessions=len(self.sessions))
             self.loop.stop()
-        else:
-            self.loop.call_later(0.02, self._drain_step)
 
     def reload(self) -> None:
         """Reads the file again. A broken one changes nothing; what needs a restart is named."""
@@ -441,18 +440,9 @@ class Server:
         for _, sock in self.listeners:
             sock.close()
         for endpoint in [*self.sessions, *self.servers]:
-            endpoint.abort()
+            self.guarded("close", None, endpoint.abort)
         if self.http is not None:
             self.http.close()
         logging.getLogger().removeHandler(self.recent)
-        for path in self.socket_files:
-            try:
-                os.unlink(path)
-            except OSError:
-                pass
+        remove_sockets(self.socket_files)
         self.loop.close()
-
-
-def format_address(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -63,6 +63,7 @@ def view(s: dict, address: str, width: int) -> Group:
         ("batched", _number(s["effectiveness_percent"], 1) + " %"),
         ("gathering now", _number(s["gathered"])),
         ("batches under way", _number(s["batches_running"])),
+        ("longest turn of the loop, ms", _number(s["loop_turn_ms"]["longest"], 1)),
     ])
     latency = _table("latency, ms", ("", "p50", "p95", "p99"), [
         (kind, *(_number(found[p], 2) for p in ("p50", "p95", "p99")))

@@ -9,6 +9,7 @@ says whether nothing in it could tell. Everything else is None: relay.
 from dataclasses import dataclass
 
 from tqdb.analysis import mariadb, postgres
+from tqdb.bounded import MAX_TOKENS, tokens
 
 DIALECTS = ("postgres", "mariadb")
 
@@ -42,6 +43,9 @@ class Verdict:
 
 def analyze(dialect: int, prefix: bytes, values: bytes, suffix: bytes) -> Verdict | None:
     """The verdict on one shape; ``values`` is one of its tuples with parentheses. None: not batchable."""
+    # it is parsed with the row once and twice
+    if 2 * tokens(prefix) + 3 * tokens(values) + 2 * tokens(suffix) > MAX_TOKENS:
+        return None
     try:
         parts = [part.decode() for part in (prefix, values, suffix)]
     except UnicodeDecodeError:
@@ -55,6 +59,8 @@ def analyze(dialect: int, prefix: bytes, values: bytes, suffix: bytes) -> Verdic
 
 def analyze_statement(dialect: int, sql: bytes) -> Verdict | None:
     """The verdict on one statement that is to run as it is, in a transaction with others of its shape."""
+    if tokens(sql) > MAX_TOKENS:
+        return None
     try:
         text = sql.decode()
     except UnicodeDecodeError:

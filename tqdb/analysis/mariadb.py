@@ -22,21 +22,27 @@ FUNCTIONS = frozenset("""
     convert cast binary point st_geomfromtext st_pointfromtext nextval
 """.split())
 
+# Every pattern is linear whatever the text: what repeats is possessive, and a search begins at the text's beginning or
+# where nothing before could have been taken along (tests/test_bounded.py).
+_NAME = r"(?:`(?:[^`]++|``)++`|[\w$]++)"
+_TABLE = rf"(?P<table>{_NAME}(?:\s*+\.\s*+{_NAME})?+)"
+_NAMES = re.compile(r"`(?:[^`]++|``)*+`?+|[\w$]++")
 _SHAPE = re.compile(
-    r"insert\s+(?:into\s+)?(?P<table>(?:`(?:[^`]|``)+`|[\w$]+)(?:\s*\.\s*(?:`(?:[^`]|``)+`|[\w$]+))?)\s*"
-    r"(?P<columns>\((?:[^()'\"]*)\))?\s*values\s*\Z", re.IGNORECASE)
-_RETURNING = re.compile(r"\s*(?:returning\s+(?P<items>[^()'\"@]+))?\s*\Z", re.IGNORECASE)
-_CALL = re.compile(r"([\w$]+)\s*\(")
-_STRING = re.compile(r"'(?:[^'\\]|''|\\.)*'|\"(?:[^\"\\]|\"\"|\\.)*\"", re.DOTALL)
+    rf"\Ainsert\s++(?:into\s++)?+{_TABLE}\s*+(?P<columns>\([^()'\"]*+\))?+\s*+values\s*+\Z", re.IGNORECASE)
+_RETURNING = re.compile(r"\A\s*+(?:returning\s++(?P<items>[^()'\"@]++))?+\s*+\Z", re.IGNORECASE)
+_CALL = re.compile(r"(?<![\w$])([\w$]++)\s*+\(")
+_STRING = re.compile(
+    r"'(?:[^'\\]++|''|\\.)*+(?:'|(?P<open>\\?\Z))|\"(?:[^\"\\]++|\"\"|\\.)*+(?:\"|(?P<unclosed>\\?\Z))", re.DOTALL)
 # a call that may be a stored function's, whatever its name
-_QUALIFIED_CALL = re.compile(r"(?:`|\.\s*[\w$]+)\s*\(")
-
-_TABLE = r"(?P<table>(?:`(?:[^`]|``)+`|[\w$]+)(?:\s*\.\s*(?:`(?:[^`]|``)+`|[\w$]+))?)"
+_QUALIFIED_CALL = re.compile(r"(?:`|\.\s*+[\w$]++)\s*+\(")
 _WRITES = tuple(re.compile(pattern, re.IGNORECASE) for pattern in (
-    rf"(?:insert|replace)\s+(?:ignore\s+)?(?:into\s+)?{_TABLE}\s*(?:\([^()'\"]*\))?(?=[\s(]|\Z)",
-    rf"update\s+(?:ignore\s+)?{_TABLE}(?:\s+as\s+[\w$]+)?\s+(?=set\b)",
-    rf"delete\s+(?:ignore\s+)?from\s+{_TABLE}(?=\s+(?:where|order|limit|returning)\b|\s*\Z)",
+    rf"\A(?:insert|replace)\s++(?:ignore\s++)?+(?:into\s++)?+{_TABLE}(?:\s*+\([^()'\"]*+\))?(?=[\s(]|\Z)",
+    rf"\Aupdate\s++(?:ignore\s++)?+{_TABLE}(?:\s++as\s++[\w$]++)?+\s++(?=set\b)",
+    rf"\Adelete\s++(?:ignore\s++)?+from\s++{_TABLE}(?=\s++(?:where|order|limit|returning)\b|\s*+\Z)",
 ))
+_REPLACE = re.compile(r"\Areplace\b", re.IGNORECASE)
+# sqlglot reads a word or a number in quadratic time; no server knows a name, and hardly a number, as long as this
+_LONG_WORD = re.compile(r"(?<![\w$.])[\w$.]{81}")
 # words and aggregates that may stand before a parenthesis
 _BEFORE_PARENTHESIS = frozenset("""
     values value in and or not xor select on as exists any all some when then else case using by over where set
@@ -49,6 +55,11 @@ _BEFORE_PARENTHESIS = frozenset("""
     bit_count greatest least signed unsigned decimal varchar exp ln log log2 log10 sin cos tan pi degrees radians
     crc32 conv bin oct format quote insert space soundex to_seconds aes_encrypt aes_decrypt compress uncompress
 """.split())
+
+
+def _without_strings(text: str) -> str:
+    """``text`` with "''" for each string; one that does not end becomes "@", which is allowed nowhere."""
+    return _STRING.sub(lambda m: "''" if m["open"] is None and m["unclosed"] is None else "@", text)
 
 
 def _name(text: str) -> str:
@@ -97,17 +108,17 @@ def plain_insert(prefix: str, values: str, suffix: str) -> dict | None:
     head, tail = _SHAPE.match(prefix), _RETURNING.match(suffix)
     if head is None or tail is None:
         return None
+    literal_free = _without_strings(values)
+    if _QUALIFIED_CALL.search(literal_free) or _LONG_WORD.search(prefix) or _LONG_WORD.search(literal_free):
+        return None
     first, second = _values(prefix + values + suffix), _values(f"{prefix}{values},{values}{suffix}")
     if first is None or second is None or len(first) != 1 or len(second) != 2:
         return None
     row = first[0]
-    literal_free = _STRING.sub("''", values)
-    if _QUALIFIED_CALL.search(literal_free):
-        return None
     functions = _functions(row, literal_free)
     if functions is None:
         return None
-    parts = [_name(p) for p in re.findall(r"`(?:[^`]|``)+`|[\w$]+", head["table"])]
+    parts = [_name(p) for p in _NAMES.findall(head["table"])]
     columns = None
     if head["columns"]:
         columns = tuple(_name(c) for c in head["columns"][1:-1].split(",") if c.strip())
@@ -136,19 +147,20 @@ def plain_statement(sql: str) -> dict | None:
     head = next((found for found in (pattern.match(sql) for pattern in _WRITES) if found), None)
     if head is None:
         return None
-    rest = _STRING.sub("''", sql[head.end():])
-    if "@" in rest or not _known_calls(rest):
+    rest = _without_strings(sql[head.end():])
+    if "@" in rest or not _known_calls(rest) or _LONG_WORD.search(rest) or _LONG_WORD.search(head[0]):
         return None
     try:
         # sqlglot knows no REPLACE; but for that word it is an INSERT
-        statements = sqlglot.parse(re.sub(r"\Areplace\b", "insert", sql, flags=re.IGNORECASE), read="mysql")
+        verb = _REPLACE.match(sql)
+        statements = sqlglot.parse("insert" + sql[verb.end():] if verb else sql, read="mysql")
     except (SqlglotError, RecursionError):
         return None
     if len(statements) != 1 or not isinstance(statements[0], exp.Insert | exp.Update | exp.Delete):
         return None
     if any(isinstance(node, exp.Parameter | exp.SessionParameter) for node in statements[0].walk()):
         return None
-    parts = [_name(p) for p in re.findall(r"`(?:[^`]|``)+`|[\w$]+", head["table"])]
+    parts = [_name(p) for p in _NAMES.findall(head["table"])]
     return {"schema": parts[0] if len(parts) == 2 else None, "table": parts[-1], "columns": None,
             "functions": frozenset(), "returning": False}
 
@@ -161,7 +173,7 @@ _TRIGGER_WORDS = frozenset(("if", "elseif", "while", "return"))
 
 def safe_trigger(body: str) -> bool:
     """Whether a trigger only computes with its row: it writes nowhere else and asks nothing of the connection."""
-    text = _STRING.sub("''", body)
+    text = _without_strings(body)
     return not _TRIGGER_HAZARD.search(text) and not _QUALIFIED_CALL.search(text) and all(
         name.lower() in FUNCTIONS or name.lower() in _BEFORE_PARENTHESIS or name.lower() in _TRIGGER_WORDS
         for name in _CALL.findall(text))
@@ -171,5 +183,5 @@ def safe_default(expression: str | None) -> bool:
     """Whether a column default, as information_schema tells it, gives each row what it would get alone."""
     if expression is None:
         return True
-    text = re.sub(r"'(?:[^'\\]|''|\\.)*'", "''", expression, flags=re.DOTALL)
+    text = _without_strings(expression)
     return all(name.lower() in FUNCTIONS for name in _CALL.findall(text)) and "@" not in text

@@ -8,6 +8,8 @@ from pglast.enums import A_Expr_Kind, OnConflictAction, OverridingKind
 from pglast.parser import ParseError
 from pglast.visitors import Visitor
 
+from tqdb.bounded import MAX_TOKENS, tokens
+
 # Built-in functions that read no table, no sequence's past and nothing of the session that the class of
 # sessions does not pin down; each row of a multi-row INSERT evaluates them as a statement of its own would.
 FUNCTIONS = frozenset("""
@@ -146,7 +148,7 @@ def plain_insert(prefix: str, values: str, suffix: str) -> dict | None:
     try:
         insert, rows, returning = _insert(prefix + values + suffix, names)
         _, both, _ = _insert(f"{prefix}{values},{values}{suffix}", names)
-    except NotPlain:
+    except (NotPlain, RecursionError):
         return None
     if len(rows) != 1 or len(both) != 2 or len(both[0]) != len(rows[0]):
         return None
@@ -162,18 +164,20 @@ def plain_insert(prefix: str, values: str, suffix: str) -> dict | None:
     }
 
 
-# A token of a value tuple in which a "$" may stand, or that is a parameter.
-_TOKEN = re.compile(rb"'(?:[^'\\]|'')*'|\"(?:[^\"]|\"\")*\"|\$(\d+)|[A-Za-z_\x80-\xff][\w$\x80-\xff]*|\$|'|\"|--|/\*")
+# A token of a value tuple in which a "$" may stand, or that is a parameter; ``end``: a string that does not end, or
+# has a backslash. Linear, as every pattern here (tests/test_bounded.py).
+_TOKEN = re.compile(rb"'(?:[^'\\]++|'')*+(?:'|(?P<end>))|\"(?:[^\"]++|\"\")*+(?:\"|(?P<unclosed>))|"
+                    rb"\$(?P<number>\d{1,5})(?!\d)|[A-Za-z_\x80-\xff][\w$\x80-\xff]*+|(?P<other>\$|--|/\*)")
 
 
 def pieces(values: bytes, nparams: int) -> tuple[tuple[bytes, int], ...] | None:
     """See ``analysis.pieces``."""
     found, used, at = [], set(), 0
     for token in _TOKEN.finditer(values):
-        if token[0] in (b"$", b"'", b'"', b"--", b"/*"):
+        if token.lastgroup not in (None, "number"):
             return None
-        if token[1] is not None:
-            number = int(token[1])
+        if token.lastgroup == "number":
+            number = int(token["number"])
             found.append((values[at:token.start()], number))
             used.add(number)
             at = token.end()
@@ -232,15 +236,15 @@ class _Names(Visitor):
 
 def plain_statement(sql: str) -> dict | None:
     """Facts of a write (see ``analysis.Verdict``) that answers the same in a transaction with others, else None."""
+    names = _Names()
     try:
         statements = parse_sql(sql)
-    except ParseError:
+        if len(statements) != 1 or not isinstance(
+                statements[0].stmt, ast.InsertStmt | ast.UpdateStmt | ast.DeleteStmt | ast.SelectStmt):
+            return None
+        names(statements)
+    except (ParseError, RecursionError):
         return None
-    if len(statements) != 1 or not isinstance(
-            statements[0].stmt, ast.InsertStmt | ast.UpdateStmt | ast.DeleteStmt | ast.SelectStmt):
-        return None
-    names = _Names()
-    names(statements)
     if not names.plain or not names.targets:
         return None
     schema, table = names.targets[0]
@@ -250,14 +254,18 @@ def plain_statement(sql: str) -> dict | None:
             "returning": False, "relations": tuple(sorted(others, key=lambda r: (r[0] or "", r[1])))}
 
 
-def safe_default(expression: str) -> bool:
-    """Whether a column default (as ``pg_get_expr`` prints it) gives each row what it would get alone."""
+def safe_defaults(expressions: list[str]) -> bool:
+    """Whether column defaults (as ``pg_get_expr`` prints them) give each row what it would get alone."""
+    return sum(tokens(e.encode()) for e in expressions) <= MAX_TOKENS and all(map(_safe_default, expressions))
+
+
+def _safe_default(expression: str) -> bool:
     try:
         statements = parse_sql(f"SELECT {expression}")
         targets = statements[0].stmt.targetList
         if len(statements) != 1 or len(targets) != 1:
             return False
         _expression(targets[0].val, Names(), DEFAULT_FUNCTIONS)
-    except (ParseError, NotPlain, AttributeError):
+    except (ParseError, NotPlain, AttributeError, RecursionError):
         return False
     return True

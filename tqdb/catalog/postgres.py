@@ -1,7 +1,7 @@
 """PostgreSQL: facts from pg_class and its companions (manual, chapter "System Catalogs")."""
 
 from tqdb.analysis import Verdict
-from tqdb.analysis.postgres import safe_default
+from tqdb.analysis.postgres import safe_defaults
 from tqdb.catalog import Facts
 
 # What a function's source may not mention where many statements share a transaction: what is visible to others
@@ -103,6 +103,6 @@ def judge(verdict: Verdict, row: list[str | None]) -> Facts:
     alone = (
         not verdict.multi_row, kind != "r", security == "t", rules == "t", method != "heap", triggers == "t",
         depends is not None, domains == "t", operators == "t",
-        any(not safe_default(d) for d in (defaults or "").split("\n;\n") if d),
+        not safe_defaults([d for d in (defaults or "").split("\n;\n") if d]),
     )
     return Facts(True, multi_row=not any(alone), wait_limit=float(timeout or 0) / 2)

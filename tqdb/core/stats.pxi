@@ -172,6 +172,9 @@ cdef bytes label_value(bytes raw):
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").encode()
 
 
+cdef enum:
+    MAX_PLACES = 63         # where internal errors are counted apart, "other" beside them
+
 ctypedef struct SourceCounters:
     uint64_t[6] queries
     uint64_t[6] batched
@@ -229,7 +232,7 @@ cdef class Stats:
     cdef uint64_t[2] protocol_errors
     cdef uint64_t[3][128] fine
     cdef readonly dict refused          # (dialect, kind) -> sessions
-    cdef readonly dict internal_errors  # place -> exceptions that ended there
+    cdef readonly dict internal_errors  # place -> exceptions that were caught there
 
     def __init__(self, int max_label_sets=1000):
         self.max_label_sets = max_label_sets
@@ -276,7 +279,7 @@ cdef class Stats:
         self.refused[dialect, kind] = self.refused.get((dialect, kind), 0) + 1
 
     def count_internal(self, str place):
-        """An exception of the proxy's own was caught at ``place``; at most ``MAX_PLACES`` are told apart."""
+        """An exception was caught at ``place``; past ``MAX_PLACES`` of them it is ``other``."""
         if place not in self.internal_errors and len(self.internal_errors) >= MAX_PLACES:
             place = "other"
         self.internal_errors[place] = self.internal_errors.get(place, 0) + 1
