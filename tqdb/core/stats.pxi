@@ -106,7 +106,6 @@ cdef enum:
     # The fine histogram of microseconds, for percentiles: four steps for each doubling.
     FINE_STEPS = 4
     FINE_SLOTS = 128    # up to 2^33 microseconds
-    MAX_PLACES = 63     # of internal errors that are told apart
 
 ctypedef struct SizeHistogram:
     uint64_t[11] bucket
