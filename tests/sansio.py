@@ -4,6 +4,9 @@ from tqdb._core import Engine, MyServer, PgServer, PgSession
 
 from tqdb import policy
 
+# tests make the statements of many connections' lives in a moment: what parsers may cost is not theirs to bound
+policy._parsers.burst = policy._parsers.left = 3600.0
+
 
 class Hooks:
     """What ``Engine`` asks of the cold side; connecting is at once. ``server``: the connection made last.

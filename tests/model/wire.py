@@ -9,16 +9,16 @@ from collections.abc import Callable
 
 from tqdb._core import Engine, MyServer, MySession, PgServer, PgSession
 
+from tests import sansio
 from tests.model import talk
 from tests.model.mariadb import MyModel
 from tests.model.postgres import PgModel
 from tests.model.store import Store
-from tqdb import policy
 
 MAX_STEPS = 200_000
 
 
-class Hooks:
+class Hooks(sansio.Hooks):
     """The cold side: connecting is at once. ``broken`` are names of hooks that raise, with how often they still do."""
 
     def __init__(self, wire: "Wire"):
@@ -35,16 +35,6 @@ class Hooks:
                 raise RuntimeError(f"{name} is broken")
             return fail
         return object.__getattribute__(self, name)
-
-    analyze = staticmethod(policy.analyze)
-    analyze_statement = staticmethod(policy.analyze_statement)
-    pieces = staticmethod(policy.pieces)
-    session_wait = staticmethod(policy.session_wait)
-    startup_wait = staticmethod(policy.startup_wait)
-    killed_query = staticmethod(policy.killed_query)
-    row_count_sql = staticmethod(policy.row_count_sql)
-    probe_sql = staticmethod(policy.probe_sql)
-    judge = staticmethod(policy.judge)
 
     def connect(self, session) -> None:
         link = self.wire.link_of(session)

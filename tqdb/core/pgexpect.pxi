@@ -33,7 +33,8 @@ cdef class PgExpectations(Expectations):
     cdef bint segment_open          # extended-protocol messages were sent since the last Sync
     cdef bint skipping              # an error has come for which no Sync was sent yet
     cdef bint copying               # CopyInResponse has come and neither CopyDone nor CopyFail was sent
-    cdef bint copy_sync             # a Sync was kept back while copying
+    cdef bint copy_data             # CopyData was sent since the last CopyDone or CopyFail
+    cdef bint copy_sync             # a Sync was kept back behind it, while copying
 
     cdef bint sent(self, int owner, int message, int flags=0, effect=None) except -1:
         """A message goes to the server; False: it will skip it, and ``effect`` will not be."""
@@ -77,6 +78,7 @@ cdef class PgExpectations(Expectations):
     cdef int copy_ended(self) except -1:
         """CopyDone or CopyFail goes to the server, perhaps ahead of its CopyInResponse."""
         cdef Expected* last = self.last()
+        self.copy_data = False
         if self.copying:
             self.copying = self.copy_sync = False
         elif last != NULL and last.flags & XF_COPY:

@@ -121,6 +121,8 @@ cdef class PgSession(PgLogin):
             return self.parse_describe_or_close(kind, p, n, total)
         if kind == FE_COPY_DONE or kind == FE_COPY_FAIL:
             self.expected.copy_ended()
+        elif kind == FE_COPY_DATA:
+            self.expected.copy_data = True
         else:
             self.expected.sent(X_RELAY, kind)
         return self.relay_message(p, n, total)
@@ -464,11 +466,15 @@ cdef class PgSession(PgLogin):
         return self.relay_message(p, n, total)
 
     cdef Py_ssize_t parse_sync(self, const char* p, Py_ssize_t n, Py_ssize_t total) except -1:
-        """A Sync is ignored by a server that copies in: it goes on only when that is known."""
+        """A Sync is ignored by a server that copies in: it goes on only when that is known.
+
+        In front of the data the server would have read it as part of the copy, for sure. Behind data that turns out to be
+        in error it may have ended the skipping: see ``on_error``.
+        """
         if n < total:
             return NEED_MORE
         if self.expected.copying:
-            self.expected.copy_sync = True
+            self.expected.copy_sync = self.expected.copy_data
             return total
         if self.expected.copies:
             if not self.flush_sent:
