@@ -189,8 +189,8 @@ class Link:
         if not self.session.closed:
             self.session.receive_eof()
 
-    def kill_server(self, lost: bool = True, run: bool = False) -> None:
-        """The server's process for this connection ends, as by pg_terminate_backend or a crash.
+    def kill_server(self, lost: bool = True, run: bool = False, told: bool = False) -> None:
+        """The server's process for this connection ends, as by a crash; ``told``: as by pg_terminate_backend.
 
         ``run``: what was under way to it is done before; ``lost``: answers that were under way do not arrive.
         """
@@ -199,7 +199,7 @@ class Link:
         if run and not self.model.closed:
             self.model.receive(bytes(self.up))
         self.up.clear()
-        self.model.kill()
+        self.model.kill(told)
         self.down += self.model.take_out()
         if lost:
             self.down.clear()
@@ -268,10 +268,12 @@ class Wire:
         self.engine.tick(self.now)
 
     def finish(self) -> None:
-        """Runs and lets time pass until nothing moves any more."""
+        """Runs and lets time pass until nothing is gathered and nothing moves any more."""
         for _ in range(20):
             self.run()
             self.tick(100)
+            if not self.engine.gathered and not self.step():
+                break
         self.run()
 
     def stuck(self) -> list[int]:
