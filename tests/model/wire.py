@@ -192,7 +192,8 @@ class Link:
     def kill_server(self, lost: bool = True, run: bool = False, told: bool = False) -> None:
         """The server's process for this connection ends, as by a crash; ``told``: as by pg_terminate_backend.
 
-        ``run``: what was under way to it is done before; ``lost``: answers that were under way do not arrive.
+        ``run``: what was under way to it is done before; ``lost``: answers that were under way do not arrive. The core
+        hears of it at once.
         """
         if self.model is None:
             return
@@ -204,8 +205,8 @@ class Link:
         if lost:
             self.down.clear()
         self.held_down = False
-        if not self.down:
-            self.deliver_down(1)
+        while self.deliver_down(1 << 30):
+            self.take_down(1 << 30)
 
 
 class Wire:
