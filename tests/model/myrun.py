@@ -96,6 +96,8 @@ class MyRunner:
         if verb in ("insert", "update", "delete") or (verb == "select" and statement.table):
             return (yield from self.run(statement, params))
         if verb == "select":
+            if statement.derived:
+                self.warnings = []          # whatever uses a table empties the list
             runner = self.runner(statement, params)
             return self.after_select(Answer(self.columns(runner, statement), self.safe(runner.select, statement)))
         done = getattr(self, f"do_{verb}", None)
