@@ -38,12 +38,12 @@ def copying(how: str, outcome: str, behind: str):
     return lambda s: copy_of(how, outcome, 10 * s.key() + 1_000_000) + BEHIND_COPY[behind](s)
 
 
-# what a client may say, by name; FAILING has one that writes a key of everybody's and takes it back
+# what a client may say, by name
 ALL_ITEMS = {
     "postgres": {
         **ITEMS["postgres"],
         **{f"{name} fails, {between}": failing(name, between) for name in FAILING for between in BETWEEN
-           if "Terminate" not in between and name != "Execute behind a good one"},
+           if "Terminate" not in between},
         **{f"copy {how} {outcome}, {behind}": copying(how, outcome, behind) for how in COPIES
            for outcome in ("ok", "no table", "bad data", "failed") for behind in BEHIND_COPY
            if behind not in ("end", "copy", "stray copy data")},
