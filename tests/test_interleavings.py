@@ -189,8 +189,7 @@ FAILING = {
     "Bind of nothing": lambda s: talk.bind((), "no_such_statement") + talk.EXECUTE,
     "Execute": lambda s: talk.run(insert(places="($1, $2)"), (s.key(), -1)),
     "Execute of nothing": lambda s: talk.execute("no_such_portal"),
-    "Execute behind a good one": lambda s: (talk.run(insert(places="($1, $2)"), (7_000, 1))
-                                           + talk.run(insert(places="($1, $2)"), (7_000, 1))),
+    "Execute behind a good one": lambda s: talk.run(insert(places="($1, $2)"), (s.key(), 1)) * 2,
     "Describe": lambda s: talk.describe("no_such_statement", "S"),
     "Close": lambda s: talk.close("no_such_statement") + talk.run("SELECT 1/0"),
     "named": lambda s: talk.run("", (s.key(), -1), "st"),
@@ -207,7 +206,7 @@ BETWEEN = {
     "named": lambda s: talk.run("", (s.key(), 1), "st"),
     "Flush": lambda s: FLUSH,
     "Close": lambda s: talk.close("st"),
-    "COPY": lambda s: talk.query(COPY) + copy_data("8000\t1\n") + COPY_DONE,
+    "COPY": lambda s: talk.query(COPY) + copy_data(f"{s.key()}\t1\n") + COPY_DONE,
     "Terminate": lambda s: TERMINATE,
     "Query and Terminate": lambda s: pg_text(s.key()) + TERMINATE,
 }

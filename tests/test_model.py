@@ -74,6 +74,11 @@ MY_TALKS = {
                + com_query("SELECT no_such_column FROM {t}")
                + com_query("") + com_query("SET no_such_variable = 1")),
     "ignore": com_query(INSERT + "(1, 1)") + com_query("INSERT IGNORE INTO {t} (k, a) VALUES (1, 1)"),
+    "row count": (com_query(INSERT + "(1, 1), (2, 2)") + com_query("SELECT ROW_COUNT()") * 2
+                  + com_query(INSERT + "(1, 1)") + com_query("SELECT ROW_COUNT()") + com_query("SHOW WARNINGS")
+                  + com_query(INSERT + "(1, 1)") + com_query("SELECT 1") + com_query("SHOW WARNINGS")
+                  + com_query("SELECT 0 FROM (SELECT 1) AS t") + com_query("SHOW WARNINGS")
+                  + com_query("SELECT CAST(5 AS SIGNED) AS `x`")),
     "block": (com_query("BEGIN") + com_query(INSERT + "(1, 1)") + com_query(INSERT + "(1, 1)")
               + com_query("SELECT k FROM {t}") + com_query("ROLLBACK") + com_query("SELECT k FROM {t}")),
     "autocommit": (com_query("SET autocommit = 0") + com_query("SELECT 1") + com_query(INSERT + "(1, 1)")

@@ -70,9 +70,11 @@ class MyModel(MyRunner):
         self.at_eof = True
         self.store.settle()
 
-    def kill(self) -> None:
+    def kill(self, told: bool = False) -> None:
         """The connection ends where it is: what was not run is not, an open transaction is rolled back."""
         self.inbuf.clear()
+        if told and not self.closed:
+            self.put_error(MyError(1927, "70100", "Connection was killed"))
         self.end()
         self.store.settle()
 
@@ -175,6 +177,8 @@ class MyModel(MyRunner):
             packet = yield MESSAGE
             command = packet[0]
             self.warned = 0
+            if len(packet) > self.store.max_packet:
+                return self.put_error(MyError(1153, "08S01", "Got a packet bigger than 'max_allowed_packet' bytes"))
             if command == 1:
                 return
             if command in self.SILENT:

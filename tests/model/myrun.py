@@ -96,6 +96,8 @@ class MyRunner:
         if verb in ("insert", "update", "delete") or (verb == "select" and statement.table):
             return (yield from self.run(statement, params))
         if verb == "select":
+            if statement.derived:
+                self.warnings = []          # whatever uses a table empties the list
             runner = self.runner(statement, params)
             return self.after_select(Answer(self.columns(runner, statement), self.safe(runner.select, statement)))
         done = getattr(self, f"do_{verb}", None)
@@ -274,7 +276,7 @@ class MyRunner:
             return Answer(names, [])
         body = "BEGIN SET NEW.a = NEW.a; END" if table.trigger else None
         return Answer(names, [[
-            self.settings["sql_mode"], "1", "16777216", "utf8mb4", "NO_CHAIN", "OFF", "autocommit", "0.000000",
-            table.engine, "BASE TABLE", "", None if body is None else len(body),
+            self.settings["sql_mode"], "1", str(self.store.max_packet), "utf8mb4", "NO_CHAIN", "OFF", "autocommit",
+            "0.000000", table.engine, "BASE TABLE", "", None if body is None else len(body),
             None if body is None else body.encode().hex().upper(), "1",
             None if table.auto is None else table.auto.encode().hex(), None]])

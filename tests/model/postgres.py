@@ -94,9 +94,11 @@ class PgModel(PgRunner):
         self.at_eof = True
         self.store.settle()
 
-    def kill(self) -> None:
+    def kill(self, told: bool = False) -> None:
         """The connection ends where it is: what was not run is not, an open transaction is rolled back."""
         self.inbuf.clear()
+        if told and not self.closed:
+            self.put_error(PgError("57P01", "terminating connection due to administrator command", "FATAL"))
         self.end()
         self.store.settle()
 

@@ -152,6 +152,12 @@ class Scene:
                 self.say(link, self.query("SELECT 7"))
         self.wire.finish()
 
+    def direct(self, link: Link) -> bytes:
+        """What a server of its own answers to all that this client has said."""
+        alone = Direct(self.protocol, tables(self.protocol)).login()
+        alone.receive(bytes(self.said[link]))
+        return alone.take_out()
+
     def check(self) -> None:
         """Every client's answers, and what is stored, are those of the direct way."""
         direct = Direct(self.protocol, tables(self.protocol))

@@ -34,6 +34,7 @@ class Statement:
     items: list[tuple] = field(default_factory=list)        # what comes back: (label, expression)
     ignore: bool = False
     do_nothing: bool = False
+    derived: bool = False           # it selects from a subquery of one row
     nparams: int = 0
     inner: "Statement | None" = None
 
@@ -200,6 +201,7 @@ class _Reader:
                 self.at += 1
                 self.need(")", "as")
                 self.name()
+                s.derived = True
             else:
                 self.read_table(s)
                 self.read_where(s)
@@ -286,6 +288,8 @@ class _Reader:
             args = []
             while not self.take(")"):
                 args.append(("all",) if self.take("*") else self.expression())
+                if self.take("as"):
+                    self.name()
                 self.take(",")
             return ("call", word, args)
         return ("column", token.strip('`"'))
@@ -295,7 +299,7 @@ class Runner:
     """Runs INSERT, UPDATE, DELETE and SELECT in a transaction for a session.
 
     ``call(name, arguments)`` and ``variable(name)`` are what the protocol knows besides; ``stamp`` goes with every
-    row that is written: the settings of the session that wrote it, so that a row of an unlike session shows.
+    row that is inserted: the settings of the session that did it, so that a row of an unlike session shows.
     """
 
     def __init__(self, transaction: Transaction, table: Table | None, params: list, call, variable, stamp: str):
@@ -385,7 +389,6 @@ class Runner:
             self.matched += 1
             self.tx.lock(self.table, key)
             if new != row:
-                new["~"] = self.stamp
                 self.changed += 1
             self.tx.replace(self.table, key, new)
             changed.append(new if new != row else row)

@@ -118,9 +118,13 @@ class Transaction:
 
 
 class Store:
-    """``faults`` are ``[part of a statement, error code, times]``: the statement fails although nothing is wrong."""
+    """``faults`` are ``[part of a statement, error code, times]``: the statement fails although nothing is wrong.
+
+    ``max_packet``: MariaDB's max_allowed_packet.
+    """
 
     def __init__(self):
+        self.max_packet = 16_777_216
         self.tables: dict[tuple[str, str], Table] = {}
         self.locks: dict = {}
         self.serial = itertools.count(1)

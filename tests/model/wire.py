@@ -179,23 +179,24 @@ class Link:
         if not self.session.closed:
             self.session.receive_eof()
 
-    def kill_server(self, lost: bool = True, run: bool = False) -> None:
-        """The server's process for this connection ends, as by pg_terminate_backend or a crash.
+    def kill_server(self, lost: bool = True, run: bool = False, told: bool = False) -> None:
+        """The server's process for this connection ends, as by a crash; ``told``: as by pg_terminate_backend.
 
-        ``run``: what was under way to it is done before; ``lost``: answers that were under way do not arrive.
+        ``run``: what was under way to it is done before; ``lost``: answers that were under way do not arrive. The core
+        hears of it at once.
         """
         if self.model is None:
             return
         if run and not self.model.closed:
             self.model.receive(bytes(self.up))
         self.up.clear()
-        self.model.kill()
+        self.model.kill(told)
         self.down += self.model.take_out()
         if lost:
             self.down.clear()
         self.held_down = False
-        if not self.down:
-            self.deliver_down(1)
+        while self.deliver_down(1 << 30):
+            self.take_down(1 << 30)
 
 
 class Wire:
@@ -258,10 +259,12 @@ class Wire:
         self.engine.tick(self.now)
 
     def finish(self) -> None:
-        """Runs and lets time pass until nothing moves any more."""
+        """Runs and lets time pass until nothing is gathered and nothing moves any more."""
         for _ in range(20):
             self.run()
             self.tick(100)
+            if not self.engine.gathered and not self.step():
+                break
         self.run()
 
     def stuck(self) -> list[int]:
