@@ -103,12 +103,11 @@ class Run:
         return problems
 
     def fails(self, plan: Plan) -> bool:
-        """Whether it fails in one of a few tries; hangs are told sooner."""
+        """Whether it fails in one of a few tries, hangs told sooner. A proxy that was part of it is not used again."""
         for _ in range(SHRINK_TRIES):
             _, problems = self.play(plan, SHRINK_WAIT)
             if problems:
-                if self.ended(plan.batch_size):
-                    self.end_proxy(plan.batch_size)
+                self.end_proxy(plan.batch_size)
                 return True
         return False
 
