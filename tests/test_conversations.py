@@ -15,7 +15,6 @@ from tests.conversations.run import Run
 
 SECONDS = 20
 SOUND_SECONDS = 4
-HANG_SECONDS = 10
 SIZES = [1, 2, 3, 7, 100, 1000]
 FOUND = sorted((Path(__file__).parent / "conversations/found").glob("*.json"))
 
@@ -27,7 +26,7 @@ def runs(request):
 
     def get(protocol: str) -> Run:
         if protocol not in made:
-            made[protocol] = Run(protocol, request.getfixturevalue(protocol), seconds=HANG_SECONDS)
+            made[protocol] = Run(protocol, request.getfixturevalue(protocol))
         return made[protocol]
 
     yield get

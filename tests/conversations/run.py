@@ -132,7 +132,7 @@ class Run:
         KEPT.mkdir(parents=True, exist_ok=True)
         path = KEPT / f"{self.protocol}-{plan.seed}.json"
         path.write_text(plan.text())
-        replay = f"python -m tests.conversations --protocol {self.protocol} --replay {path}"
+        replay = f"python -m tests.conversations --replay {path}"
         return "\n".join([*lines, plan.text(), replay])
 
     def plan(self, seed: int, sizes: list[int]) -> Plan:
