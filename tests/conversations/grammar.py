@@ -74,7 +74,7 @@ def sent(rng: random.Random, steps: list[dict], ahead: float, cut: float) -> lis
         if rng.random() < ahead:
             step["then"] = "join" if rng.random() < 0.8 else "send"
         if step.get("then") != "join" and rng.random() < cut:
-            step["cuts"] = [rng.randint(1, 400) for _ in range(rng.randint(1, 3))]
+            step["cuts"] = [rng.randint(1, 5000) for _ in range(rng.randint(1, 3))]
     return steps
 
 

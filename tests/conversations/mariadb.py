@@ -7,7 +7,7 @@ database), ``set_option`` (option), ``statistics``, ``load`` (sql, data). A valu
 ``{"hex": …}``; types are told again only when they have changed, or with ``tell``. ``ids`` marks a step that shows
 generated ids. The same name stands for the same text in all of a plan.
 
-Masked: generated ids below ``IDS`` in OK packets and rows of steps with ``ids`` (ranks of their first appearance:
+Masked: generated ids in OK packets and rows of steps with ``ids`` (ranks of their first appearance:
 batches that fail leave gaps); the numbers of prepared statements (the same way: the server counts them for all
 sessions), also in errors; COM_STATISTICS; the challenge that COM_CHANGE_USER brings. What the login answers is not
 compared.
@@ -25,7 +25,7 @@ from tests.raw import my_binary
 
 DEPRECATE_EOF = 1 << 24
 MORE_RESULTS, CURSOR = 0x0008, 0x0040           # SERVER_STATUS_MORE_RESULTS_EXISTS, SERVER_STATUS_CURSOR_EXISTS
-IDS = 10**9
+FIRST_ID, IDS = 10**6, 10**9      # what is between can only be a generated id
 LAST_PREPARED = 0xFFFFFFFF
 COMMANDS = {"query": 0x03, "init_db": 0x02, "statistics": 0x09, "ping": 0x0E, "change_user": 0x11, "prepare": 0x16,
             "execute": 0x17, "longdata": 0x18, "close": 0x19, "reset": 0x1A, "set_option": 0x1B, "fetch": 0x1C,
@@ -38,9 +38,13 @@ FORGETS_STATEMENTS = ("reset_connection", "change_user")
 class MariaDBTalk(Talk):
     def __init__(self, port: int, session: Session, seconds: float):
         flags = session.options.get("flags", 0)
-        self.connection = pymysql.connect(
-            host="127.0.0.1", port=port, user="conv", database="conv", autocommit=True, ssl_disabled=True,
-            charset="utf8mb4", client_flag=flags | CLIENT.LOCAL_FILES, connect_timeout=seconds, read_timeout=seconds)
+        try:
+            self.connection = pymysql.connect(
+                host="127.0.0.1", port=port, user="conv", database="conv", autocommit=True, ssl_disabled=True,
+                charset="utf8mb4", client_flag=flags | CLIENT.LOCAL_FILES, connect_timeout=seconds,
+                read_timeout=seconds)
+        except pymysql.Error as e:
+            raise Broken(f"login: {e}") from None
         super().__init__(self.connection._sock, seconds)
         self.deprecate_eof = bool(flags & DEPRECATE_EOF)
         self.statements: dict[str, list] = {}       # name -> [id, types told, long data sent for]
@@ -235,7 +239,7 @@ class MariaDBTalk(Talk):
                                     lambda m: m[1] + b" (#%d)" % self.statement_rank(int(m[2])), packet[4:])
 
     def rank(self, number: int) -> int:
-        return number if number == 0 or number >= IDS else self.ids.setdefault(number, len(self.ids) + 1)
+        return self.ids.setdefault(number, len(self.ids) + 1) if FIRST_ID <= number < IDS else number
 
     def masked_row(self, packet: bytes, binary: bool) -> bytes:
         """Text: every value that is a number; binary: the only column, a BIGINT."""

@@ -27,6 +27,7 @@ READS = (
     "SELECT @@sql_mode, @@autocommit, @@time_zone", "SELECT DATABASE(), @a, USER()", "SELECT @@warning_count",
     "SELECT * FROM own_{key} ORDER BY id", "SELECT v FROM auto WHERE owner = {key} ORDER BY id", "SHOW WARNINGS",
     "SHOW TABLES LIKE 'own_{key}'", "SELECT 1/0", "DO 1", "SELECT @@in_transaction", "SHOW COUNT(*) WARNINGS",
+    "SELECT SLEEP(0.03)", "DO SLEEP(0.03)",         # what is sent ahead waits for these
 )
 ERRORS = (
     "SELEC 1", "SELECT * FROM missing", "INSERT INTO t (id, a) VALUES ({low}, 5000)", "SELECT no_function()",

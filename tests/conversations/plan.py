@@ -34,10 +34,6 @@ class Plan:
     sessions: list[Session]
     why: str = ""               # of a plan that is kept: what it once showed
 
-    @property
-    def size(self) -> int:
-        return sum(len(session.steps) for session in self.sessions)
-
     def text(self) -> str:
         """JSON with one step on a line."""
         head = {k: v for k, v in asdict(self).items() if k != "sessions"}

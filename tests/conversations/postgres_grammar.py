@@ -18,6 +18,7 @@ READS = (
     "SELECT n FROM counters WHERE id = {low}", "SELECT count(*), sum(a) FROM t WHERE id BETWEEN {low} AND {high}",
     "SHOW search_path", "SELECT current_setting('DateStyle'), current_setting('conv.x', true)", "VALUES (1, 2), (3, 4)",
     "SELECT * FROM own_{key} ORDER BY id", "", "-- nothing", "SELECT v FROM log WHERE owner = {key} ORDER BY id",
+    "SELECT pg_sleep(0.03)", "SELECT 1; SELECT pg_sleep(0.03)",     # what is sent ahead waits for these
 )
 ERRORS = (
     "SELEC 1", "SELECT 1/0", "SELECT * FROM missing", "INSERT INTO t (id, a) VALUES ({low}, 5000)",
@@ -152,7 +153,7 @@ class PostgresGrammar(Grammar):
 
     def read(self) -> list[dict]:
         sql = self.place(self.rng.choice(READS))
-        return [self.query(self.maybe_hint(sql))] if self.chance(0.7) else self.unit(sql, [])
+        return [self.query(self.maybe_hint(sql))] if self.chance(0.7) or ";" in sql else self.unit(sql, [])
 
     def plain(self) -> list[dict]:
         sql, values = self.write(self.rng.randint(0, 100))

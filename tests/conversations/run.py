@@ -103,12 +103,11 @@ class Run:
         return problems
 
     def fails(self, plan: Plan) -> bool:
-        """Whether it fails in one of a few tries; hangs are told sooner."""
+        """Whether it fails in one of a few tries, hangs told sooner. A proxy that was part of it is not used again."""
         for _ in range(SHRINK_TRIES):
             _, problems = self.play(plan, SHRINK_WAIT)
             if problems:
-                if self.ended(plan.batch_size):
-                    self.end_proxy(plan.batch_size)
+                self.end_proxy(plan.batch_size)
                 return True
         return False
 
@@ -133,7 +132,7 @@ class Run:
         KEPT.mkdir(parents=True, exist_ok=True)
         path = KEPT / f"{self.protocol}-{plan.seed}.json"
         path.write_text(plan.text())
-        replay = f"python -m tests.conversations --protocol {self.protocol} --replay {path}"
+        replay = f"python -m tests.conversations --replay {path}"
         return "\n".join([*lines, plan.text(), replay])
 
     def plan(self, seed: int, sizes: list[int]) -> Plan:

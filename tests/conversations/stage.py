@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 import psycopg
 import pymysql
 
-from tests.conversations.mariadb import MariaDBTalk
+from tests.conversations.mariadb import FIRST_ID, MariaDBTalk
 from tests.conversations.plan import Session
 from tests.conversations.postgres import PostgresTalk
 from tests.conversations.talk import Talk
@@ -53,7 +53,8 @@ MY_SETUP = (
     "GRANT ALL ON other.* TO writer@'%'", "USE conv", "CREATE TABLE parent (id int PRIMARY KEY)",
     "INSERT INTO parent VALUES (1)", MY_TABLE.format("conv"), MY_TABLE.format("other"),
     "CREATE TABLE counters (id int PRIMARY KEY, n bigint NOT NULL)",
-    "CREATE TABLE auto (id bigint AUTO_INCREMENT PRIMARY KEY, owner int NOT NULL, v int NOT NULL)",
+    "CREATE TABLE auto (id bigint AUTO_INCREMENT PRIMARY KEY, owner int NOT NULL, v int NOT NULL) "
+    f"AUTO_INCREMENT={FIRST_ID}",
     "CREATE TABLE changed (id int PRIMARY KEY, v int, who varchar(20))",
     "CREATE TRIGGER before_change BEFORE INSERT ON changed FOR EACH ROW BEGIN IF NEW.v = 500 THEN SIGNAL SQLSTATE "
     "'45000' SET MESSAGE_TEXT = 'five hundred'; END IF; SET NEW.who = CONCAT('trigger ', NEW.v); END",
