@@ -110,7 +110,8 @@ def main() -> int:
         for target in targets:
             minimise(target)
         return 0
-    return 0 if all([fuzz(target, options.seconds) for target in targets]) else 1
+    found = [target for target in targets if not fuzz(target, options.seconds)]
+    return 1 if found else 0
 
 
 if __name__ == "__main__":
