@@ -1,4 +1,4 @@
-"""Fuzzes the core: ``python -m tests.fuzz [--target NAME] --seconds N``, in the build of ``scripts/build-variant fuzz``.
+"""Fuzzes the core as ``scripts/build-variant fuzz`` built it: ``python -m tests.fuzz [--target NAME] --seconds N``.
 
 What libFuzzer learns stays in ``build/fuzz/corpus``; an input that fails is written to ``build/fuzz/found`` and, once
 understood, belongs into ``tests/fuzz/found/TARGET``. ``--minimise`` puts the best few files into ``tests/fuzz/corpus``.
@@ -26,10 +26,11 @@ FOUND = BUILD / "found"
 
 def environment() -> dict[str, str]:
     """The sanitizer's library that atheris brings first, the instrumented core before the ordinary one."""
-    site = subprocess.run([sys.executable, "-c", "import atheris; print(atheris.path())"], capture_output=True, text=True,
-                          check=True).stdout.splitlines()[-1]
-    return {**os.environ, "LD_PRELOAD": f"{site}/asan_with_fuzzer.so", "PYTHONMALLOC": "malloc", "PYTHONSAFEPATH": "1",
-            "PYTHONPATH": f"{BUILD}:{ROOT}", "ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=16:handle_abort=1"}
+    site = subprocess.run([sys.executable, "-c", "import atheris; print(atheris.path())"], capture_output=True,
+                          text=True, check=True).stdout.splitlines()[-1]
+    return {**os.environ, "LD_PRELOAD": f"{site}/asan_with_fuzzer.so", "PYTHONMALLOC": "malloc",
+            "PYTHONSAFEPATH": "1", "PYTHONPATH": f"{BUILD}:{ROOT}",
+            "ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=16:handle_abort=1"}
 
 
 def libfuzzer(target: str, *arguments: str) -> tuple[int, str]:
@@ -110,7 +111,8 @@ def main() -> int:
         for target in targets:
             minimise(target)
         return 0
-    return 0 if all([fuzz(target, options.seconds) for target in targets]) else 1
+    found = [target for target in targets if not fuzz(target, options.seconds)]
+    return 1 if found else 0
 
 
 if __name__ == "__main__":
