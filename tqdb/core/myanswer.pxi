@@ -57,6 +57,10 @@ cdef class MyAnswer:
         self.progress = extended & MARIADB_PROGRESS != 0
         return 0
 
+    cdef inline bint is_row(self, uint8_t mark) noexcept:
+        """Whether a packet that begins with ``mark`` can only be a row: it need not be here whole to be read."""
+        return self.response == RS_ROWS and mark != MARK_EOF and mark != MARK_ERR
+
     cdef int read(self, int command, const char* q, Py_ssize_t n) except -1:
         """Classifies one packet of the answer to ``command``, moves the state on, returns a ``MyPacketKind``."""
         cdef uint8_t mark = <uint8_t>q[0] if n else 1

@@ -38,7 +38,7 @@ cdef class MyServer(MyBatchServer):
                 if n - i < MY_HEADER + min(length, MY_LOOK):
                     break
                 mark = <uint8_t>p[i + MY_HEADER] if length else 1
-                if (mark == MARK_OK or mark >= MARK_EOF) and length < 65536 and n - i < MY_HEADER + length:
+                if n - i < MY_HEADER + length and not self.answer.is_row(mark):
                     break
                 self.continued = length == MY_MAX_PACKET
                 if self.meet(p + i + MY_HEADER, length, front):

@@ -554,6 +554,8 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
         s.core_end = j
     if s.core_start < 0:
         s.core_start = s.core_end = n
+    elif s.core_end < s.core_start:
+        s.core_end = s.core_start           # its first token does not end
     if tail >= 0 and not s.flags & F_UNSURE:
         i = tail
         while i + 1 < n:
