@@ -33,6 +33,6 @@ def played(path: Path):
     return pytest.param(path, id=name, marks=pytest.mark.xfail(run=False) if name in OPEN else ())
 
 
-@pytest.mark.parametrize("path", map(played, FOUND))
+@pytest.mark.parametrize("path", [*map(played, FOUND)])
 def test_what_was_found(path):
     TARGETS[path.parent.name](path.read_bytes())
