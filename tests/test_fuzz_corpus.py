@@ -12,7 +12,8 @@ FOUND = sorted((FUZZ / "found").glob("*/*"))
 OPEN = {
     "my_server/end-longer-than-what-came", "my_session/end-longer-than-what-came",
     "pg_session/answer-inside-a-half-relayed-message", "pg_server/parameter-status-without-a-value",
-    "pg_session/bind-without-a-body", "scan_postgres/core-ends-before-it-begins",
+    "pg_session/bind-without-a-body", "pg_session/full-batch-of-bound-inserts",
+    "scan_postgres/core-ends-before-it-begins",
     "scan_mariadb/core-ends-before-it-begins",
 }
 
