@@ -70,7 +70,7 @@ fuzz: build $(VENV)/.fuzz  ## coverage-guided fuzzing of the core (SECONDS=60 fo
 	@scripts/build-variant fuzz
 	@$(VENV)/bin/python -m tests.fuzz --seconds $(SECONDS_EACH) $(if $(TARGET),--target $(TARGET)) $(ARGS)
 
-coverage: build $(VENV)/.coverage  ## lines of Python and Cython that the tests reach, 90 % at least; build/coverage/html
+coverage: build $(VENV)/.coverage build/slowsync.so  ## lines of Python and Cython that the tests reach, 90 % at least; build/coverage/html
 	@scripts/ensure-system servers
 	@scripts/build-variant coverage
 	@scripts/coverage $(ARGS)

@@ -174,8 +174,7 @@ def run_program(protocol: str, data: bytes) -> None:
     world.finish()
 
 
-# What a server may be in the middle of when it begins to say anything: messages of line 0's client (numbers of
-# PG_CLIENT or MY_CLIENT by their bytes), and whether a batch with line 1 is to be under way.
+# What a server may be in the middle of when it begins to say anything: what both clients have sent.
 PG_SCENES: tuple[tuple[bytes, ...], ...] = (
     (), (pg_query(b"SELECT 1"),), (pg_query(b"COPY t FROM STDIN"), pg(b"d", b"1\n")),
     (pg_parse(b"s", _BOUND) + pg_bind(b"", b"s", b"1") + _DESCRIBE + _EXECUTE + _SYNC,),
