@@ -3,12 +3,14 @@
 import contextlib
 import json
 import socket
+import threading
 import time
 
 import pytest
 
 from tests.test_operator import wait_for
-from tqdb.http import MAX_CONNECTIONS, MAX_HEADER_BYTES
+from tqdb.http import MAX_CONNECTIONS, MAX_HEADER_BYTES, HttpServer
+from tqdb.loop import Loop
 
 
 class Client:
@@ -163,43 +165,66 @@ def test_a_slow_reader_gets_the_whole_body(client):
     assert all(status == 200 and body.endswith(b"\n") for status, _, body in bodies)
 
 
-def test_a_failing_page_is_counted_and_costs_nobody_else(monkeypatch):
-    """In process: nothing of the proxy's own fails on demand."""
-    from tqdb.http import HttpServer
-    from tqdb.loop import Loop
+class Source:
+    """Pages of which some fail."""
 
-    class Source:
-        def exposition(self, accept):
-            def parts():
-                yield b"x"
-                raise KeyError("y")
-            return "text/plain", parts()
+    def exposition(self, accept):
+        def parts():
+            yield b"x"
+            raise KeyError("y")
+        return "text/plain", parts()
 
-        def stats_json(self):
-            raise ValueError("z")
+    def stats_json(self):
+        raise ValueError("z")
 
-        def health(self):
-            return True, "ok"
+    def health(self):
+        return True, "ok"
 
-    told = []
+
+@pytest.fixture
+def own():
+    """``own()`` connects to an HTTP server of this process, in a loop of its own; ``own.told``: what went wrong."""
     loop = Loop()
     sock = socket.create_server(("127.0.0.1", 0))
+    told = []
     server = HttpServer(loop, sock, Source(), lambda place, error: told.append((place, type(error).__name__)))
-    one = Client(sock.getsockname()[1])
-    one.send(b"".join(f"GET {p} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for p in ("/metrics", "/stats.json", "/healthz")))
+    opened = []
 
-    def look() -> None:
-        if len(told) == 2 and not server.working:
-            loop.stop()
-        loop.call_later(0.01, look)
+    def connect() -> Client:
+        opened.append(Client(sock.getsockname()[1]))
+        return opened[-1]
 
-    look()
-    loop.run()
-    assert [one.answer()[0] for _ in range(3)] == [500, 500, 200]
-    assert told == [("http", "KeyError"), ("http", "ValueError")]
-    one.close()
+    connect.told = told
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    yield connect
+    loop.stop()
+    thread.join()
+    for one in opened:
+        one.close()
     server.close()
     loop.close()
+
+
+def test_a_failing_page_is_counted_and_costs_nobody_else(own):
+    one = own()
+    one.send(b"".join(f"GET {p} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for p in ("/metrics", "/stats.json", "/healthz")))
+    assert [one.answer()[0] for _ in range(3)] == [500, 500, 200]
+    assert own.told == [("http", "KeyError"), ("http", "ValueError")]
+
+
+def test_half_a_request_is_not_waited_for(monkeypatch, own):
+    monkeypatch.setattr("tqdb.http.REQUEST_SECONDS", 0.5)
+    kept = own()
+    assert kept.get("/healthz")[0] == 200
+    silent, half = own(), own()
+    half.send(b"GET /healthz HTT")
+    assert silent.closed() and half.closed()
+    late = own()
+    assert late.get("/healthz")[0] == 200
+    late.send(b"GET /healthz HTT")
+    assert late.closed()
+    assert kept.get("/healthz")[0] == 200 and own.told == []
 
 
 def test_the_loop_is_shown(proxy, client):
