@@ -262,10 +262,10 @@ def test_what_kill_names(sql, number):
 
 
 @pytest.mark.parametrize(("sql", "changed"), [
-    ("SELECT ROW_COUNT()", "SELECT CAST(3 AS SIGNED) AS `ROW_COUNT()`"),
-    ("SELECT row_count ( ), 'row_count()'", "SELECT CAST(3 AS SIGNED), 'row_count()'"),
+    ("SELECT ROW_COUNT()", "SELECT COALESCE(3, ROW_COUNT()) AS `ROW_COUNT()`"),
+    ("SELECT row_count ( ), 'row_count()'", "SELECT COALESCE(3, ROW_COUNT()), 'row_count()'"),
     ("SELECT 'it''s row_count()', `row_count()`, \"\\\"row_count()\" /* row_count() */", None),
-    ("SELECT 'open row_count()", None), ("SELECT row_count() 'open\\", "SELECT CAST(3 AS SIGNED) 'open\\"),
+    ("SELECT 'open row_count()", None), ("SELECT row_count() 'open\\", "SELECT COALESCE(3, ROW_COUNT()) 'open\\"),
     ("SELECT /* open row_count()", None), ("SELECT my_row_count()", None),
 ])
 def test_row_counts_put_in(sql, changed):

@@ -204,7 +204,7 @@ def row_count_sql(sql: bytes, rows: int) -> bytes | None:
 
 def _row_count_sql(sql: bytes, rows: int) -> bytes | None:
     text = sql.decode("utf-8", "surrogateescape")
-    value = f"CAST({rows} AS SIGNED)"
+    value = f"COALESCE({rows}, ROW_COUNT())"
     only = _ONLY_ROW_COUNT.match(text)
     if only:
         changed = f"SELECT {value} AS `{only[1]}`"

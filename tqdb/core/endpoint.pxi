@@ -22,6 +22,14 @@ cdef enum:
     IO_READ = 1                     # selectors.EVENT_READ
     IO_WRITE = 2                    # selectors.EVENT_WRITE
 
+cdef enum:
+    SLICE_MESSAGES = 16             # parsed between two looks at the clock …
+    SLICE_BYTES = 16384             # … and bytes
+    MAX_FRAMES = 16                 # of a traceback that are logged
+
+cdef double SLICE_SECONDS = 0.002   # that one endpoint may take of a turn
+cdef double TURN_SECONDS = 0.02     # of parsing, past which a turn leaves the rest to the next one
+
 cdef enum Parsed:
     # what ``parse`` answers besides a number of bytes taken, which is never 0
     NEED_MORE = -2                  # what is there is the beginning of something
@@ -58,6 +66,12 @@ cdef class Turn:
     cdef readonly Stats stats
     cdef list dirty
     cdef list resumed
+    cdef list later                 # endpoints that go on in the next turn of the loop
+    cdef double began               # when this turn did; 0: nothing has happened in it, or there is no loop
+
+    cdef inline bint spent(self, double now) noexcept:
+        """Whether this turn has parsed for so long that what is not begun waits for the next one."""
+        return self.began > 0 and now - self.began > TURN_SECONDS
 
     cpdef settle(self):
         """Does what lies ready; called after every event, never from within ``parse``."""
@@ -67,13 +81,15 @@ cdef class Turn:
 
         Logged without the exception's own words, which may quote a statement.
         """
-        kind, _, trace = sys.exc_info()
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        at = f"{trace.tb_frame.f_code.co_name}, line {trace.tb_lineno}" if trace is not None else "unknown"
+        kind, _, step = sys.exc_info()
+        trace = []
+        while step is not None and len(trace) < MAX_FRAMES:
+            code = step.tb_frame.f_code
+            trace.append(f"{code.co_filename.rpartition('/')[2]}:{step.tb_lineno} {code.co_name}")
+            step = step.tb_next
         self.stats.count_internal(where)
-        log.error("internal error in %s (%s in %s)%s", where, kind.__name__ if kind else "unknown", at,
-                  "; the connection is closed" if ep is not None else "")
+        log.error("internal error in %s: %s%s; Traceback: %s", where, kind.__name__ if kind is not None else "unknown",
+                  ", the connection is closed" if ep is not None else "", ", ".join(trace))
         if ep is not None:
             try:
                 ep.disconnect(C_INTERNAL)
@@ -108,23 +124,47 @@ cdef class Endpoint:
         return n
 
     cdef Py_ssize_t parse_all(self, const char* p, Py_ssize_t n) except -1:
-        """Parses until more is needed or something is to be waited for; returns the bytes taken."""
+        """Parses until more is needed, something is to be waited for, or a slice of time is used up.
+
+        Returns the bytes taken.
+        """
         cdef Py_ssize_t i = 0
         cdef Py_ssize_t used
+        cdef Py_ssize_t unlooked = 0    # bytes, and a message's worth of them for each message, since the clock was seen
+        cdef double began = 0
+        cdef double now
         while i < n and not self.closing:
             used = self.parse(p + i, n - i)
             if used < 0:
                 self.waiting = used == WAIT
                 break
             i += used
+            unlooked += used + SLICE_BYTES // SLICE_MESSAGES
+            if unlooked >= SLICE_BYTES and self.turn.began > 0:
+                unlooked = 0
+                now = monotonic()
+                if began == 0:
+                    began = self.turn.now
+                if (now - began > SLICE_SECONDS or self.turn.spent(now)) and i < n and not self.closing:
+                    self.defer()
+                    break
         return n if self.closing else i
+
+    cdef inline int defer(self) except -1:
+        """What is left is parsed in the next turn of the loop, behind what others have waiting."""
+        if not self.resuming:
+            self.waiting = self.resuming = True
+            self.turn.later.append(self)
+        return 0
 
     cdef int feed(self, const char* p, Py_ssize_t n) except -1:
         cdef Py_ssize_t used
         if self.closing:
             return 0
-        if self.inbuf.size() or self.waiting:
+        if self.inbuf.size() or self.waiting or self.turn.spent(self.turn.now):
             self.inbuf.append(p, n)
+            if self.turn.spent(self.turn.now) and not self.waiting:
+                return self.defer()
             return 0 if self.waiting else self.pump()
         used = self.parse_all(p, n)
         if used < n:
@@ -233,6 +273,8 @@ cdef class Stream:
         if self.fd < 0:
             return          # closed by an event before this one
         ep.turn.now = monotonic()
+        if ep.turn.began == 0:
+            ep.turn.began = ep.turn.now
         try:
             if mask & IO_READ:
                 if self.interest & IO_READ:

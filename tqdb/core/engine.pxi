@@ -60,6 +60,9 @@ cdef class Engine(Departing):
         self.resumed = []
         for item in todo:
             ep = <Endpoint>item
+            if self.began > 0 and self.spent(monotonic()):
+                self.later.append(ep)
+                continue
             ep.resuming = ep.waiting = False
             try:
                 ep.pump()

@@ -43,6 +43,7 @@ cdef class Gathering(Turn):
         self.shapes = Shapes(hooks)
         self.dirty = []
         self.resumed = []
+        self.later = []
         self.ripe = []
         self.departures = []
         self.stalled = []
@@ -316,6 +317,8 @@ cdef class Gathering(Turn):
     def next_deadline(self):
         """When ``tick`` has something to do: seconds of the monotonic clock, or None."""
         cdef Group group
+        if self.later:
+            return 0.0
         while self.heap:
             moment, _, group = self.heap[0]
             if moment == group.scheduled:
@@ -326,9 +329,15 @@ cdef class Gathering(Turn):
         return None
 
     def tick(self, double now):
-        """Sends what is due at ``now``."""
+        """Sends what is due at ``now``, and goes on with what the last turn has left; a new turn begins."""
         cdef Group group
+        cdef list later = self.later
         self.now = now
+        self.began = 0
+        if later:
+            self.later = []
+            self.began = monotonic()
+            self.resumed += later
         while self.heap and self.heap[0][0] <= now:
             moment, _, group = heapq.heappop(self.heap)
             if moment != group.scheduled:
@@ -342,6 +351,7 @@ cdef class Gathering(Turn):
             except Exception:
                 self.failed("tick", None)
         self.settle()
+        self.began = 0
 
     def drain(self):
         """Sends everything gathered; from here on writes go alone."""

@@ -174,7 +174,7 @@ cdef class MySession(MyCommands):
             elif types_at and p[types_at] == 0:
                 sent = statement.types
             if sent is not None and statement.text is not None and not statement.long_data and (
-                    p[MY_HEADER + 5] == 0) and not (
+                    length >= EXECUTE_HEAD and p[MY_HEADER + 5] == 0) and not (
                         statement.flags & F_RETURNING and self.extended & MARIADB_CACHE_METADATA):
                 shape = self.execution_shape(statement)
                 if shape is not None and shape.verdict is not None:

@@ -119,8 +119,8 @@ cdef class PgSegment:
         cdef int32_t size
         cdef int nparams, k
         cdef PgStatement statement
-        if at[0] != 0:
-            return False            # a named portal
+        if end - at < 2 or at[0] != 0:
+            return False            # malformed, or a named portal
         name = at + 1
         at = <const char*>memchr(name, 0, end - name)
         if at == NULL:

@@ -60,6 +60,8 @@ cdef class SessionServer(ServerConn):
     cdef bint want_read(self) except -1:
         """Answers that are not the client's are read whatever the client does."""
         cdef Expected* front = self.queue.front()
+        if self.waiting and self.inbuf.size() >= BLOCKED_INPUT:
+            return False
         if self.closing or (front != NULL and front.owner != X_RELAY):
             return True
         return self.client is None or self.client.out.size() < HIGH_WATER

@@ -1,7 +1,8 @@
 # Shapes: statements that differ in values only, and the cache that asks once what each means.
 
 cdef enum:
-    MAX_SHAPES = 10000              # analysed statement shapes kept
+    MAX_SHAPES = 10000              # analysed statement shapes kept …
+    MAX_SHAPES_BYTES = 33554432     # … and bytes of their texts
     MAX_SHAPE_BYTES = 16384         # prefix and suffix of a statement that is taken apart
 
 cdef enum Form:
@@ -57,14 +58,17 @@ cdef class Shapes:
     """
     cdef object hooks
     cdef dict known
+    cdef Py_ssize_t bytes           # of their texts
 
     def __init__(self, hooks):
         self.hooks = hooks
         self.known = {}
 
     cdef Shape keep(self, key, Shape shape):
-        if len(self.known) >= MAX_SHAPES:
+        if len(self.known) >= MAX_SHAPES or self.bytes >= MAX_SHAPES_BYTES:
             self.known.clear()
+            self.bytes = 0
+        self.bytes += len(shape.prefix) + len(shape.skeleton) + len(shape.suffix)
         self.known[key] = shape
         return shape
 
