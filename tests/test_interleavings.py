@@ -286,10 +286,16 @@ ITEMS = {"postgres": PG_ITEMS, "mariadb": MY_ITEMS}
 
 @pytest.mark.parametrize("protocol, first", [(protocol, first) for protocol in PROTOCOLS for first in ITEMS[protocol]])
 def test_three_in_a_row(protocol, first):
-    """Every three things that a client may send ahead, in one send; another client writes meanwhile."""
+    """Things that a client may send ahead, in one send; another client writes meanwhile.
+
+    Every two of them, with every fifth of the rest behind: the random conversations have them all.
+    """
     items = ITEMS[protocol]
+    turn = list(items).index(first)
     for number, (second, third) in enumerate(itertools.product(items, items)):
-        scene = Scene(protocol, warm=False, max_batch_size=(1, 2, 3, 1000)[number % 4]).ready(SIZES[number % 3] * 11)
+        if (number + turn) % 5:
+            continue
+        scene = Scene(protocol, warm=False, max_batch_size=(1, 2, 3, 1000)[number % 4]).ready(SIZES[number % 3] * 5)
         a, b = scene.links
         scene.say(b, scene.write())
         scene.wire.finish()

@@ -83,7 +83,7 @@ def query(protocol: str, sql: str) -> bytes:
 
 
 class Scene:
-    """``clients`` that have logged in, prepared their statements, and written once each."""
+    """``clients`` that have logged in, prepared their statements, and written once in each form."""
 
     def __init__(self, protocol: str, clients: int = 2, warm: bool = True, **limits):
         self.protocol = protocol
@@ -96,7 +96,7 @@ class Scene:
                 for table in (PLAIN, TRIGGER):
                     for link in self.links:
                         self.say(link, form(self.key(), 1, table))
-                        self.wire.finish()
+                    self.wire.finish()
 
     def login(self) -> Link:
         link = self.wire.login()
