@@ -4,7 +4,6 @@ import contextlib
 import json
 import shutil
 import subprocess
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.wait import wait_for
 from tqdb.load.servers import dying_with_parent, free_port
 
 ROOT = Path(__file__).parent.parent
@@ -44,13 +44,11 @@ class Prometheus:
         return self.get("/api/v1/query", query=expression)["result"]
 
     def wait_for(self, condition, seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
-        while True:
+        def shown() -> bool:
             with contextlib.suppress(OSError, ValueError):
-                if condition():
-                    return
-            assert time.monotonic() < deadline, "Prometheus does not show it"
-            time.sleep(0.1)
+                return bool(condition())
+            return False
+        wait_for(shown, seconds, "what Prometheus is to show")
 
 
 @pytest.fixture

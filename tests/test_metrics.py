@@ -6,7 +6,6 @@ import random
 import re
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -14,6 +13,7 @@ import pytest
 
 from tests.fix_prometheus import RULES, prometheus_tool
 from tests.raw import RawPostgres
+from tests.wait import wait_for
 from tqdb.load import messages
 from tqdb.load.servers import free_port
 from tqdb.load.targets import Target
@@ -185,9 +185,8 @@ def test_a_hundred_thousand_places(start_proxy, postgres):
                 texts = [messages.text("postgres", sql.format(n)) for n in numbers[i::connections]]
                 running.append((writers.start(messages.Workload(texts), 1e6, depth=16), writers, len(texts)))
             for generator, writers, count in running:
-                while generator.done < count:
-                    assert generator.dead == 0
-                    time.sleep(0.02)
+                wait_for(lambda generator=generator, count=count: generator.done >= count or generator.dead)
+                assert generator.dead == 0
                 generator.stop()
                 writers.wait()
 
