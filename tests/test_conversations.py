@@ -64,7 +64,7 @@ def test_conversations(runs, protocol):
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)
 def test_kinds_that_failed(runs, path):
-    """First with a new proxy, which knows nothing of the tables, then again."""
+    """First with a new proxy, which knows nothing of the tables, then again. Its ``why`` says what a plan is for."""
     plan = Plan.read(path)
     run = runs(plan.protocol)
     run.end_proxy(plan.batch_size)
