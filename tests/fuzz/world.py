@@ -25,7 +25,8 @@ class InternalErrors(logging.Handler):
         self.seen: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info and record.getMessage() != CATALOGUE:
+        said = record.getMessage()
+        if (record.exc_info or said.startswith("internal error")) and said != CATALOGUE:
             self.seen.append(logging.Formatter().format(record))
 
 

@@ -84,9 +84,9 @@ cdef class Group:
         if shape.nparams:
             self.max_rows = MAX_PARAMETERS // shape.nparams
 
-    cdef inline bint merges(self):
+    cdef inline bint merges(self) noexcept:
         """Rows go as one INSERT, as far as is known."""
-        return self.facts.multi_row and self.shape.verdict.multi_row
+        return self.facts.multi_row and self.shape.multi_row
 
     cdef int count(self, int sign, int rows, Py_ssize_t size, Py_ssize_t text_bytes) except -1:
         self.rows += sign * rows

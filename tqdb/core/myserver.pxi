@@ -38,10 +38,13 @@ cdef class MyServer(MyBatchServer):
                 if n - i < MY_HEADER + min(length, MY_LOOK):
                     break
                 mark = <uint8_t>p[i + MY_HEADER] if length else 1
-                if n - i < MY_HEADER + length and not self.answer.is_row(mark):
-                    break
+                if not self.answer.is_row(mark):
+                    if n - i < MY_HEADER + length:
+                        break
+                    self.meet(p + i + MY_HEADER, length, front)
                 self.continued = length == MY_MAX_PACKET
-                if self.meet(p + i + MY_HEADER, length, front):
+                if self.answer.done:
+                    self.answer.done = False
                     i += MY_HEADER + length
                     self.relay(p + relayed, i - relayed)
                     relayed = i
@@ -57,8 +60,8 @@ cdef class MyServer(MyBatchServer):
 
     # --- answers to the client's commands -----------------------------------------------------------------
 
-    cdef bint meet(self, const char* q, Py_ssize_t length, Expected* front) except -1:
-        """One packet of the answer to the client's oldest command; whether it was the last."""
+    cdef int meet(self, const char* q, Py_ssize_t length, Expected* front) except -1:
+        """One packet, and no row, of the answer to the client's oldest command."""
         cdef int kind = self.answer.read(front.message, q, length)
         if self.answer.ended:
             self.my.on_status(self.answer.status, self.answer.insert_id)
@@ -67,7 +70,7 @@ cdef class MyServer(MyBatchServer):
         elif kind == PK_PREPARED and front.flags & XF_EFFECT:
             (<MyStatement>self.queue.effects[0]).number = self.answer.number
             (<MyStatement>self.queue.effects[0]).nparams = self.answer.nparams
-        return self.answer.done
+        return 0
 
     cdef int met(self) except -1:
         """The answer to the client's oldest command has been relayed."""

@@ -26,6 +26,7 @@ cdef class Shape:
     cdef readonly tuple pieces        # (text, number of the parameter behind it or 0), …
     cdef readonly int nparams
     cdef readonly bint extended       # comes by PostgreSQL's extended protocol
+    cdef bint multi_row               # its rows may be merged, as far as its text tells
 
     def __init__(self, int form, bytes prefix, bytes skeleton, bytes suffix, verdict, bint extended):
         self.form = form
@@ -34,6 +35,7 @@ cdef class Shape:
         self.suffix = suffix
         self.verdict = verdict
         self.extended = extended
+        self.multi_row = verdict is not None and verdict.multi_row
 
     cdef inline bint is_cut(self, const char* sql, Scan* s) noexcept:
         """Whether a scanned INSERT is one of these."""
