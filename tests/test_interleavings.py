@@ -34,7 +34,7 @@ SIZES = (0, 1, 7)
 def copy_of(how: str, outcome: str, key: int) -> bytes:
     """A whole COPY conversation sent in one go.
 
-    ``how``: a Query, extended messages with the one Sync behind the data, or with another in front of it as libpq
+    ``how``: a Query, a Query that copies twice, extended messages with the one Sync behind the data, or with another in front of it as libpq
     sends, which the server ignores while it copies but answers if the COPY has failed.
     """
     sql = COPY.replace("t (", "no_such_table (") if outcome == "no table" else COPY
@@ -43,6 +43,8 @@ def copy_of(how: str, outcome: str, key: int) -> bytes:
     data = copy_data(rows[:5]) + copy_data(rows[5:]) + end
     if how == "query":
         return talk.query(sql) + data
+    if how == "twice":
+        return talk.query(f"{COPY}; {sql}") + copy_data(f"{key + 2}\t1\n") + COPY_DONE + data
     return talk.run(sql, described=False) + (SYNC if how == "two syncs" else FLUSH) + data + SYNC
 
 
@@ -72,7 +74,7 @@ BEHIND_COPY = {
 @pytest.mark.parametrize("size, warm", [(0, True), (0, False), (1, True), (1, False), (7, True)])
 @pytest.mark.parametrize("behind", BEHIND_COPY)
 @pytest.mark.parametrize("outcome", ["ok", "no table", "bad data", "failed"])
-@pytest.mark.parametrize("how", ["query", "extended", "two syncs"])
+@pytest.mark.parametrize("how", ["query", "twice", "extended", "two syncs"])
 def test_behind_copy(how, outcome, behind, size, warm):
     """Whether what was sent behind a COPY is data or skipped is decided by the server's answer alone."""
     scene = Scene("postgres", warm=warm).ready(size)
@@ -83,7 +85,7 @@ def test_behind_copy(how, outcome, behind, size, warm):
 
 
 @pytest.mark.parametrize("outcome", ["ok", "no table", "bad data", "failed"])
-@pytest.mark.parametrize("how", ["query", "extended", "two syncs"])
+@pytest.mark.parametrize("how", ["query", "twice", "extended", "two syncs"])
 def test_copy_cut_at_every_byte(how, outcome):
     """The rest comes only after everything that the first part asks for has been answered."""
     said = copy_of(how, outcome, 100_000) + pg_text(5_000) + pg_unnamed(5_001)
@@ -98,7 +100,7 @@ def test_copy_cut_at_every_byte(how, outcome):
 
 
 @pytest.mark.parametrize("ahead", ["write", "unit", "named", "two writes"])
-@pytest.mark.parametrize("how", ["query", "extended", "two syncs"])
+@pytest.mark.parametrize("how", ["query", "twice", "extended", "two syncs"])
 def test_writes_in_front_of_copy(how, ahead):
     scene = Scene("postgres").ready()
     scene.say(scene.links[0], BEHIND_COPY[ahead](scene) + copy_of(how, "ok", 100_000) + pg_text(scene.key()))

@@ -96,7 +96,7 @@ def test_tuples_are_cut_out():
     found = scan(sql)
     a, b = found["values"]
     assert sql[a:b] == b"( 1 , 'it''s; (a)' ), (-2.5e-3,NULL)"
-    assert sql[found["core"][0]:found["core"][1]].startswith(b"INSERT") and sql[:found["core"][1]].endswith(b" a")
+    assert sql[found["text"][0]:found["text"][1]].startswith(b"INSERT") and sql[:found["text"][1]].endswith(b" a")
     assert (found["ntuples"], found["ncols"], found["skeleton"]) == (2, 2, b"(?,?)")
 
 

@@ -63,9 +63,14 @@ def play(plan: Plan, stage: Stage, port: int, at_once: bool, seconds: float = 20
     return out
 
 
+class Illegal(AssertionError):
+    """A plan that the server itself does not take: the generator's fault, or a shrinking that went too far."""
+
+
 def differences(plan: Plan, direct: Outcome, through: Outcome) -> list[str]:
     """What was not the same, in words, the likeliest cause first."""
-    assert not any(direct.broken), f"not a legal conversation: {direct.broken}\n{plan.text()}"
+    if any(direct.broken):
+        raise Illegal(f"not a legal conversation: {direct.broken}\n{plan.text()}")
     out = []
     for k, session in enumerate(plan.sessions):
         a, b = direct.answers[k], through.answers[k]

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.conversations import mariadb_grammar, postgres_grammar
 from tests.conversations.grammar import make
 from tests.conversations.plan import Plan
-from tests.conversations.player import Outcome, differences, play
+from tests.conversations.player import Illegal, Outcome, differences, play
 from tests.conversations.shrink import shrink
 from tests.conversations.stage import STAGES
 from tests.fix_servers import ProxyUnderTest, tqdb_command
@@ -105,7 +105,10 @@ class Run:
     def fails(self, plan: Plan) -> bool:
         """Whether it fails in one of a few tries, hangs told sooner. A proxy that was part of it is not used again."""
         for _ in range(SHRINK_TRIES):
-            _, problems = self.play(plan, SHRINK_WAIT)
+            try:
+                _, problems = self.play(plan, SHRINK_WAIT)
+            except Illegal:
+                return False
             if problems:
                 self.end_proxy(plan.batch_size)
                 return True

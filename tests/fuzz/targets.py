@@ -13,7 +13,7 @@ def _scan(dialect: str, data: bytes) -> None:
     """The first byte's last bit says whether a backslash escapes."""
     sql = data[1:]
     found = scan(sql, dialect, bool(data[:1] and data[0] & 1))
-    a, b = found["core"]
+    a, b = found["text"]
     assert 0 <= a <= b <= len(sql), found
     if found["values"] is not None:
         start, end = found["values"]

@@ -18,6 +18,7 @@ cdef enum:
     SCRATCH_BYTES = 131072          # one read from a socket
     HIGH_WATER = 262144             # a peer's unsent bytes past which its source is no longer read
     LOW_WATER = 65536               # … and below which it is read again
+    MAX_UNREAD = 524288             # a client's unread answers past which none of its writes are held
     BLOCKED_INPUT = 65536           # input kept for a session that waits
     IO_READ = 1                     # selectors.EVENT_READ
     IO_WRITE = 2                    # selectors.EVENT_WRITE
@@ -224,11 +225,21 @@ cdef class Endpoint:
         self.out.clear()
         if self.stream is not None:
             self.stream.close()
-        return self.gone()
+        try:
+            return self.gone()
+        except Exception:
+            return self.turn.failed("gone", None)
+
+    cdef int disconnect_guarded(self, int cause) except -1:
+        """``disconnect`` for those who call from the loop."""
+        try:
+            return self.disconnect(cause)
+        except Exception:
+            return self.turn.failed("disconnect", self)
 
     def abort(self):
         """Ends at once; what lies in ``out`` is not sent."""
-        self.disconnect(C_CUT)
+        self.disconnect_guarded(C_CUT)
 
     # The face for tests, which have no socket.
 
@@ -241,7 +252,7 @@ cdef class Endpoint:
         self.turn.settle()
 
     def receive_eof(self):
-        self.disconnect(C_PEER_GONE)
+        self.disconnect_guarded(C_PEER_GONE)
         self.turn.settle()
 
     def take_out(self):

@@ -14,7 +14,6 @@ cdef enum ExpectFlag:
     XF_FAILED = 2       # an error has come and its end has not
     XF_COPY = 4         # it may begin COPY FROM STDIN …
     XF_COPY_BEGUN = 8   # … and has begun a copy, in whatever direction
-    XF_COPY_ENDED = 16  # CopyDone or CopyFail was sent behind it already
     XF_PLAIN = 32       # a statement that opens no transaction: after an error the state is as it was before
     XF_MUST = 64        # X_IGNORE: if it fails the connection ends
 
@@ -25,7 +24,7 @@ ctypedef struct Expected:
     uint8_t owner           # Owner
     uint8_t message         # type of the frontend message, or the command
     uint8_t flags           # ExpectFlag bits
-    int count               # X_BATCH: answers that it stands for
+    int count               # X_BATCH: answers that it stands for; XF_COPY: CopyDone and CopyFail sent ahead of its copies
 
 
 cdef class Expectations:

@@ -71,7 +71,7 @@ cdef class MyCommands(MyLogin):
             self.state == MY_READY and not self.busy() and not self.in_transaction() and not self.has_held()
             and self.skip == 0)
 
-    cdef int farewell(self) except -1:
+    cdef int terminate(self) except -1:
         if self.state == MY_READY and not self.busy() and self.skip == 0:
             self.server.out.append_bytes(MY_QUIT)
         return 0
@@ -271,7 +271,7 @@ cdef class MyCommands(MyLogin):
     cdef bint parse_own(self, const char* sql, Scan* s) except -1:
         """A question about the proxy, or a KILL QUERY of a write that is still gathered: answered in its name."""
         cdef bytes text = None
-        cdef bytes proper = sql[s.core_start:s.core_end]
+        cdef bytes proper = sql[s.text_start:s.text_end]
         if s.flags & F_STATUS:
             text = self.engine.hooks.status_sql(MY, proper, self)
         if text is None and s.flags & F_KILL and self.kill_gathered(proper):

@@ -35,7 +35,10 @@ cdef class MyLogin(Session):
 
     def connect(self):
         """A client is there; MariaDB's server speaks first, so the server connection is made at once."""
-        self.engine.hooks.connect(self)
+        try:
+            self.engine.hooks.connect(self)
+        except Exception:
+            self.engine.failed("connect", self)
 
     def attach(self, SessionServer server):
         server.join_session(self)

@@ -17,10 +17,10 @@ cdef class MySession(MyCommands):
         statement.wait_ms = s.wait_ms
         statement.source = self.source
         if s.qtype <= QT_REPLACE and n <= MAX_STATEMENT_BYTES:
-            statement.text = sql[s.core_start:s.core_end]
+            statement.text = sql[s.text_start:s.text_end]
         self.last_prepared = statement
         if s.flags & F_STATUS:
-            text = self.engine.hooks.status_sql(MY, sql[s.core_start:s.core_end], self)
+            text = self.engine.hooks.status_sql(MY, sql[s.text_start:s.text_end], self)
             if text is not None:
                 self.expect(COM_STMT_PREPARE, 0, statement)
                 self.server.out.append_bytes(my_command(COM_STMT_PREPARE, text))

@@ -47,7 +47,7 @@ cdef class PgExpectations(Expectations):
             return True
         if self.skipping:
             return False
-        self.push(owner, message, flags, effect)
+        self.push(owner, message, flags, effect, 0)
         return True
 
     cdef list error(self):
@@ -71,8 +71,9 @@ cdef class PgExpectations(Expectations):
             self.copies -= 1
         front.flags |= XF_COPY_BEGUN
         if inward:
-            self.copying = not front.flags & XF_COPY_ENDED
-            front.flags &= ~XF_COPY_ENDED
+            self.copying = not front.count
+            if front.count:
+                front.count -= 1
         return 0
 
     cdef int copy_ended(self) except -1:
@@ -82,5 +83,5 @@ cdef class PgExpectations(Expectations):
         if self.copying:
             self.copying = self.copy_sync = False
         elif last != NULL and last.flags & XF_COPY:
-            last.flags |= XF_COPY_ENDED
+            last.count += 1
         return 0

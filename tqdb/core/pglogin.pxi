@@ -200,7 +200,10 @@ cdef class PgLogin(Session):
     cdef int on_parameter(self, const char* p, Py_ssize_t n) except -1:
         """ParameterStatus: name and value."""
         cdef bytes name, value, _
-        name, value, _ = (p[:n]).split(b"\0", 2)
+        cdef list parts = (p[:n]).split(b"\0", 2)
+        if len(parts) < 3:
+            return 0                    # malformed: the client's to judge
+        name, value, _ = parts
         if name == b"client_encoding":
             # the server reports every change: a reset of the session changes it by a report of its own
             self.history.unsafe_charset = self.history.unsafe_at_login = value in PG_UNSAFE_CHARSETS

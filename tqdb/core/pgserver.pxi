@@ -3,7 +3,7 @@
 cdef enum Verdict:
     V_RELAY = 0
     V_MORE                  # the message has to be here whole
-    V_SWALLOW               # it is not for the client
+    V_IGNORE               # it is not for the client
 
 
 cdef class PgServer(PgBatchServer):
@@ -60,7 +60,7 @@ cdef class PgServer(PgBatchServer):
                 verdict = self.meet(kind, p + i, n - i, total, front)
             if verdict == V_MORE:
                 break
-            if verdict == V_SWALLOW or (kind == BE_NOTICE and front != NULL and front.owner == X_IGNORE):
+            if verdict == V_IGNORE or (kind == BE_NOTICE and front != NULL and front.owner == X_IGNORE):
                 self.relay(p + relayed, i - relayed)
                 if n - i < total:
                     relayed = i
@@ -93,7 +93,7 @@ cdef class PgServer(PgBatchServer):
                 return V_MORE
             if front == NULL or not PG_ASKS[front.message] & AK_READY and front.message != FE_STARTUP:
                 self.not_understood("a ReadyForQuery that nothing asked for")
-                return V_SWALLOW
+                return V_IGNORE
             failed = front.flags & XF_FAILED != 0
             self.pg.on_ready(p[PG_HEADER], self.expected.pop(), failed)
         elif kind == BE_ERROR:
@@ -128,7 +128,7 @@ cdef class PgServer(PgBatchServer):
         if effect is not None:
             self.pg.on_effect(effect, False, True)
         self.pg.moved()
-        return V_SWALLOW if ignored else V_RELAY
+        return V_IGNORE if ignored else V_RELAY
 
     cdef int on_tag(self, const char* tag, Expected* front) except -1:
         """CommandComplete of something that may change the session."""

@@ -1,25 +1,17 @@
-# PostgreSQL: the client's established session.
+# PostgreSQL: the client's established session: simple queries, and segments that may be gathered.
 
 cdef enum:
     MAX_PG_HELD = 1000              # writes of one session in a batch
-    NAMES_BYTES = 512               # of a message, looked at for the names of statement and portal
 
 
-cdef class PgSession(PgLogin):
+cdef class PgSession(PgExtended):
     """The client's end. Message flow: protocol documentation, chapter "Message Flow"."""
-    cdef PgExpectations expected    # the server connection's queue
     cdef PgSegment segment
     cdef PgStatement held_statement  # what the held writes execute, None if they are text
-    cdef bint counted               # the executions up to the next Sync are counted already
-    cdef bint flush_sent            # a Sync waits for what may be a copy, and its answer is asked for
 
     def __init__(self, Engine engine):
-        PgLogin.__init__(self, engine)
+        PgExtended.__init__(self, engine)
         self.max_held = MAX_PG_HELD
-
-    def attach(self, SessionServer server):
-        self.expected = <PgExpectations>server.queue
-        PgLogin.attach(self, server)
 
     # --- what the engine asks -----------------------------------------------------------------------
 
@@ -31,7 +23,7 @@ cdef class PgSession(PgLogin):
             self.state == PG_READY and not self.busy() and not self.expected.segment_open and self.status == b"I"
             and not self.has_held() and self.skip == 0)
 
-    cdef int farewell(self) except -1:
+    cdef int terminate(self) except -1:
         if self.state == PG_READY and self.skip == 0 and not self.expected.copying:
             self.server.out.append_bytes(TERMINATE)
         return 0
@@ -70,7 +62,7 @@ cdef class PgSession(PgLogin):
 
     cdef int release(self) except -1:
         self.held_statement = None
-        return PgLogin.release(self)
+        return PgExtended.release(self)
 
     # --- client to server ---------------------------------------------------------------------------
 
@@ -126,12 +118,6 @@ cdef class PgSession(PgLogin):
         else:
             self.expected.sent(X_RELAY, kind)
         return self.relay_message(p, n, total)
-
-    cdef inline Py_ssize_t relay_message(self, const char* p, Py_ssize_t n, Py_ssize_t total) except -1:
-        cdef Py_ssize_t part = min(n, total)
-        self.forward(p, part)
-        self.skip = total - part
-        return part
 
     # --- simple queries ---------------------------------------------------------------------------------
 
@@ -190,7 +176,7 @@ cdef class PgSession(PgLogin):
         cdef bytes text
         if self.has_held():
             return False
-        text = self.engine.hooks.status_sql(PG, sql[s.core_start:s.core_end], self)
+        text = self.engine.hooks.status_sql(PG, sql[s.text_start:s.text_end], self)
         if text is None:
             return False
         self.set_source(s)
@@ -339,227 +325,3 @@ cdef class PgSession(PgLogin):
         statement.shape = shape
         statement.alike = alike
         return shape
-
-    # --- extended protocol: relayed, counted by the kind of statement ----------------------------------------
-
-    cdef int unnamed_ready(self) except -1:
-        """The unnamed statement is about to be used: the server is given the one that the client sees."""
-        cdef PgStatements statements = self.statements
-        cdef PgStatement unnamed = statements.unnamed
-        if statements.here:
-            return 0
-        if unnamed is not None and unnamed.message:
-            self.forward(PyBytes_AS_STRING(unnamed.message), PyBytes_GET_SIZE(unnamed.message))
-            statements.here = self.expected.sent(X_IGNORE, FE_PARSE, 0, RESTORED)
-        else:
-            self.forward(PyBytes_AS_STRING(CLOSE_UNNAMED), PyBytes_GET_SIZE(CLOSE_UNNAMED))
-            statements.here = self.expected.sent(X_IGNORE, FE_CLOSE, 0, RESTORED)
-        return 0
-
-    cdef Py_ssize_t parse_parse(self, const char* p, Py_ssize_t n, Py_ssize_t total) except -1:
-        cdef Scan s
-        cdef const char* nul
-        cdef PgStatement statement
-        if total <= self.engine.max_batch_bytes + 65536:
-            if n < total:
-                return NEED_MORE
-            statement = self.statements.read_parse(self.engine.stats, p, total, self.backslash, &s)
-            if statement is not None:
-                statement.epoch = self.engine.ddl_epoch
-            return self.relay_parse(p, n, total, statement, &s)
-        if n < NAMES_BYTES:
-            return NEED_MORE
-        nul = <const char*>memchr(p + PG_HEADER, 0, NAMES_BYTES - PG_HEADER)
-        self.taint()
-        if nul == NULL:
-            self.expected.sent(X_RELAY, FE_PARSE)
-        else:
-            self.expect_parse(self.statements.unread(p[PG_HEADER:nul - p], self.engine.stats.none))
-        return self.relay_message(p, n, total)
-
-    cdef int expect_parse(self, PgStatement statement) except -1:
-        if self.expected.sent(X_RELAY, FE_PARSE, 0, statement):
-            self.statements.sent(statement)
-        return 0
-
-    cdef Py_ssize_t relay_parse(self, const char* p, Py_ssize_t n, Py_ssize_t total, PgStatement statement,
-                                Scan* s) except -1:
-        cdef const char* sql
-        cdef bytes text
-        if statement is None:
-            self.expected.sent(X_RELAY, FE_PARSE)
-            return self.relay_message(p, n, total)
-        sql = p + statement.sql_start
-        n = statement.sql_end - statement.sql_start
-        if s.hint_error:
-            self.engine.stats.hint_errors[self.dialect] += 1
-        if s.flags & F_STATUS:
-            text = self.engine.hooks.status_sql(PG, sql[s.core_start:s.core_end], self)
-            if text is not None:
-                statement.text = None
-                self.expect_parse(statement)
-                self.server.out.append_bytes(
-                    pg_message(b"P", statement.name + b"\0" + text + b"\0" + statement.oids))
-                self.server.mark()
-                return total
-        if s.flags & F_SETLIKE and memchr(sql, b"$", n) != NULL:
-            s.flags |= F_TAINT          # values that only Bind tells
-        statement.change = self.change_of(sql, n, s)
-        self.expect_parse(statement)
-        self.forward(p, total)
-        return total
-
-    cdef Py_ssize_t parse_bind(self, const char* p, Py_ssize_t n, Py_ssize_t total) except -1:
-        cdef const char* portal = p + PG_HEADER
-        cdef const char* name
-        cdef const char* end = p + min(n, total)
-        if n < min(total, NAMES_BYTES):
-            return NEED_MORE
-        name = <const char*>memchr(portal, 0, end - portal)
-        if name != NULL and memchr(name + 1, 0, end - name - 1) != NULL:
-            name += 1
-            if name[0] == 0:
-                self.unnamed_ready()
-            self.statements.bind(portal, name)
-        self.expected.sent(X_RELAY, FE_BIND)
-        return self.relay_message(p, n, total)
-
-    cdef Py_ssize_t parse_execute(self, const char* p, Py_ssize_t n, Py_ssize_t total) except -1:
-        cdef PgStatement statement = None
-        cdef const char* end = p + min(n, total)
-        if n < min(total, NAMES_BYTES):
-            return NEED_MORE
-        if memchr(p + PG_HEADER, 0, end - p - PG_HEADER) != NULL:
-            statement = self.statements.portals.get(<bytes>(p + PG_HEADER))
-        if statement is None:
-            self.expected.sent(X_RELAY, FE_EXECUTE, XF_COPY)
-            return self.relay_message(p, n, total)
-        self.qtype = statement.qtype
-        self.source = statement.source
-        if self.qtype == QT_OTHER:
-            self.may_be_ddl()
-        if statement.flags & F_DEALLOCATE:
-            self.statements.named.clear()
-        if not self.counted:
-            self.count_new_alone(
-                (R_NOT_BATCHABLE if not self.in_transaction() else R_IN_TRANSACTION)
-                if self.qtype <= QT_REPLACE and statement.wait(self.history.wait) != WAIT_NONE else R_NO_HINT)
-        self.expected.sent(X_RELAY, FE_EXECUTE, XF_COPY if statement.flags & F_COPY else 0, statement.change)
-        return self.relay_message(p, n, total)
-
-    cdef Py_ssize_t parse_describe_or_close(self, int kind, const char* p, Py_ssize_t n, Py_ssize_t total) except -1:
-        cdef const char* name = p + PG_HEADER + 1
-        cdef bytes named
-        if n < min(total, NAMES_BYTES):
-            return NEED_MORE
-        if total >= PG_HEADER + 2 and total <= NAMES_BYTES and p[total - 1] == 0:
-            if kind == FE_DESCRIBE:
-                if p[PG_HEADER] == b"S" and name[0] == 0:
-                    self.unnamed_ready()
-            elif p[PG_HEADER] == b"P":
-                self.statements.portals.pop(<bytes>name, None)
-            elif name[0] == 0:
-                self.statements.drop_unnamed()
-            else:
-                self.statements.named.pop(<bytes>name, None)
-        self.expected.sent(X_RELAY, kind)
-        return self.relay_message(p, n, total)
-
-    cdef Py_ssize_t parse_sync(self, const char* p, Py_ssize_t n, Py_ssize_t total) except -1:
-        """A Sync is ignored by a server that copies in: it goes on only when that is known.
-
-        In front of the data the server would have read it as part of the copy, for sure. Behind data that turns out to be
-        in error it may have ended the skipping: see ``on_error``.
-        """
-        if n < total:
-            return NEED_MORE
-        if self.expected.copying:
-            self.expected.copy_sync = self.expected.copy_data
-            return total
-        if self.expected.copies:
-            if not self.flush_sent:
-                self.flush_sent = True
-                self.server.out.append_bytes(FLUSH)
-                self.server.mark()
-            return self.wait_for(self.expected.size - 1)
-        self.flush_sent = self.counted = False
-        self.expected.sent(X_RELAY, FE_SYNC)
-        return self.relay_message(p, n, total)
-
-    # --- told by the server connection ----------------------------------------------------------------
-
-    cdef int on_effect(self, effect, bint failed, bint in_transaction) except -1:
-        """What a message was to make true: its answer has come."""
-        if isinstance(effect, PgStatement):
-            if failed:
-                self.statements.refused(effect)
-            else:
-                self.statements.prepared(effect)
-        elif isinstance(effect, Change):
-            self.apply(<Change>effect, failed, in_transaction)
-        elif isinstance(effect, PgQuery):
-            if (<PgQuery>effect).change is not None:
-                self.apply((<PgQuery>effect).change, failed, in_transaction)
-        elif failed:
-            self.statements.here = False        # RESTORED
-        return 0
-
-    cdef int on_skipped(self, effect) except -1:
-        """A message that the server has skipped."""
-        if isinstance(effect, PgStatement):
-            self.statements.skipped(effect)
-        elif isinstance(effect, PgQuery):
-            self.statements.unnamed = (<PgQuery>effect).unnamed
-            self.statements.here = (<PgQuery>effect).here
-        elif effect is RESTORED:
-            self.statements.here = False
-        return 0
-
-    cdef int on_error(self) except -1:
-        """ErrorResponse: of an extended message, what was sent behind it up to Sync is skipped."""
-        cdef bint extended = PG_ASKS[self.expected.front().message] & AK_EXTENDED != 0
-        cdef bint copied = self.expected.copying
-        cdef bint first = self.expected.front().flags & XF_EFFECT != 0
-        cdef list dropped = self.expected.error()
-        self.transaction_ended(True)
-        while dropped:
-            effect = dropped.pop()
-            if not dropped and first:
-                self.on_effect(effect, True, True)
-            else:
-                self.on_skipped(effect)
-        if copied:
-            self.expected.copying = False
-            if extended and self.expected.copy_sync:
-                # the server has not seen the Sync that would now end its skipping
-                self.server.out.append_bytes(SYNC)
-                self.server.mark()
-                self.expected.sent(X_RELAY, FE_SYNC)
-            self.expected.copy_sync = False
-        if self.waiting and self.wake_at >= 0:
-            self.resume()
-        return 0
-
-    cdef int on_copy(self, bint inward) except -1:
-        """CopyInResponse or CopyOutResponse."""
-        self.expected.copy_begun(inward)
-        if self.waiting and self.wake_at >= 0:
-            self.resume()
-        return 0
-
-    cdef int on_ready(self, char status, effect, bint failed) except -1:
-        """ReadyForQuery; ``effect``: of the message that it answers."""
-        self.status = status
-        if self.state == PG_AUTH:
-            self.login_done()
-        if effect is not None:
-            self.on_effect(effect, failed, status != b"I")
-        if status == b"I":
-            self.transaction_ended(False)
-        self.observe(self.engine.now, LK_ALONE)
-        if not self.expected.size:
-            if status == b"I":
-                self.statements.portals.clear()
-            if not self.expected.segment_open:
-                self.all_answered(status != b"I")
-        return self.moved()

@@ -89,7 +89,7 @@ cdef class PgStatements:
         if total <= MAX_STATEMENT_BYTES:
             statement.message = p[:total]
             if s.qtype <= QT_REPLACE:
-                statement.text = sql[s.core_start:s.core_end]
+                statement.text = sql[s.text_start:s.text_end]
         return statement
 
     cdef PgStatement unread(self, bytes name, Source source):

@@ -9,40 +9,8 @@ cdef enum:
     OVERSIZE_HEAD = 32768           # bytes of an oversize statement that are scanned
     WHEN_FREE = -1                  # ``wake_at``: not before held writes are answered, or ``out`` has become small
 
-cdef enum ClientState:
-    CS_LOGIN = 0
-    CS_WAITING
-    CS_ACTIVE
-    CS_IDLE
-
-CLIENT_STATES = ("login", "waiting", "active", "idle")
-
-
-def count_states(sessions):
-    """``{(dialect, state): number}`` of sessions, and of the server connections that they have.
-
-    A client is in ``login``, ``waiting`` (its write is gathered or in a batch), ``active`` or ``idle``; a server
-    connection is ``active`` or ``idle``.
-    """
-    cdef Session session
-    cdef int[2][4] clients
-    cdef int[2][2] servers
-    cdef int d, state
-    for d in range(2):
-        clients[d][0] = clients[d][1] = clients[d][2] = clients[d][3] = servers[d][0] = servers[d][1] = 0
-    for item in sessions:
-        session = <Session>item
-        state = session.client_state()
-        clients[session.dialect][state] += 1
-        if session.server is not None and not session.server.closed:
-            servers[session.dialect][0 if state == CS_IDLE else 1] += 1
-    return ({(d, CLIENT_STATES[state]): clients[d][state] for d in range(2) for state in range(4)},
-            {(d, "active" if state else "idle"): servers[d][state] for d in range(2) for state in range(2)})
-
-
-cdef class Session(Member):
+cdef class Session(Counted):
     """A client's session: what it may share with others, and the writes it may have waiting."""
-    cdef readonly Engine engine
     cdef public str backend             # name of the backend section that serves it
     cdef public str address             # of the server it is connected to: a reload may change the backend's
     cdef public str peer
@@ -55,14 +23,7 @@ cdef class Session(Member):
     cdef Py_ssize_t skip                # bytes of the current message still to be relayed
     cdef bint watching                  # an oversize statement streams by
     cdef int max_held                   # writes of one session in a batch
-    cdef int qtype
-    cdef Source source
     cdef Shape last_shape
-    # timing of the statement under way
-    cdef bint timing
-    cdef double started
-    cdef Source timed_source
-    cdef int timed_qtype
 
     def __init__(self, Engine engine):
         self.engine = self.turn = engine
@@ -98,7 +59,7 @@ cdef class Session(Member):
         """Tells the client that the proxy has failed."""
         return 0
 
-    cdef int farewell(self) except -1:
+    cdef int terminate(self) except -1:
         """What the server is told when its client has gone."""
         return 0
 
@@ -172,7 +133,7 @@ cdef class Session(Member):
         if cause == C_INTERNAL and self.is_logged_in():
             self.internal_words()
         if server is not None and not server.closing and server.batch is None:
-            self.farewell()
+            self.terminate()
             server.disconnect(C_CLIENT_GONE)
         return 0
 
@@ -216,7 +177,7 @@ cdef class Session(Member):
         change = Change.__new__(Change)
         change.flags = s.flags
         if s.flags & F_SETLIKE:
-            change.text = sql[s.core_start:n]
+            change.text = sql[s.text_start:n]
             change.wait = self.wait_said(change.text)
         return change
 
@@ -282,61 +243,6 @@ cdef class Session(Member):
                 self.watching = False
         return 0
 
-    # --- counting ---------------------------------------------------------------------------------
-
-    cdef inline int begin_timing(self) except -1:
-        if COUNTING and not self.timing:
-            self.timing = True
-            self.started = self.engine.now
-            self.timed_source = self.source
-            self.timed_qtype = self.qtype
-        return 0
-
-    cdef inline int observe(self, double now, int kind) except -1:
-        """The statement under way is answered; ``kind`` of a write that went alone: LK_ALONE."""
-        cdef double seconds
-        if self.timing:
-            self.timing = False
-            seconds = now - self.started
-            observe_seconds(&self.timed_source.n.latency[self.timed_qtype], seconds)
-            if kind == LK_ALONE and self.timed_qtype > QT_REPLACE:
-                kind = LK_REST
-            observe_fine(self.engine.stats.fine[kind], seconds)
-        return 0
-
-    cdef inline int set_source(self, Scan* s) except -1:
-        self.qtype = s.qtype
-        if not COUNTING:
-            return 0
-        if s.hint_error:
-            self.engine.stats.hint_errors[self.dialect] += 1
-        if s.file == NULL and s.line == NULL:
-            self.source = self.engine.stats.none
-        elif not self.same_source(s):
-            self.source = self.engine.stats.source(s.file, s.nfile, s.line, s.nline)
-        return 0
-
-    cdef inline bint same_source(self, Scan* s):
-        cdef Source src = self.source
-        return not COUNTING or (
-            PyBytes_GET_SIZE(src.file) == s.nfile and PyBytes_GET_SIZE(src.line) == s.nline
-            and tq_same(PyBytes_AS_STRING(src.file), s.file, s.nfile)
-            and tq_same(PyBytes_AS_STRING(src.line), s.line, s.nline))
-
-    cdef inline int count_alone(self, int qtype, int reason, Source source) except -1:
-        self.engine.stats.database_queries += 1
-        source.n.queries[qtype] += 1
-        if qtype <= QT_REPLACE:
-            self.engine.stats.count_individual(qtype, reason, source)
-            self.last_batch_size = 1
-            self.last_reason = REASONS[reason]
-        return 0
-
-    cdef inline int count_new_alone(self, int reason) except -1:
-        """The statement just read goes alone."""
-        self.begin_timing()
-        return self.count_alone(self.qtype, reason, self.source)
-
     # --- a statement that might be batched ----------------------------------------------------------
 
     cdef inline bint wants_batch(self, Scan* s) noexcept:
@@ -356,7 +262,7 @@ cdef class Session(Member):
         if self.busy() and self.comparable():
             self.wake_at = 0
             return False
-        if self.out.size() >= HIGH_WATER:
+        if self.out.size() >= MAX_UNREAD:
             self.wake_at = WHEN_FREE        # a client that does not read its answers gets no more of them
             return False
         if self.held is None:
@@ -479,7 +385,7 @@ cdef class Session(Member):
         """The shape of a statement as text. None, or a shape without a verdict: not batchable."""
         cdef Shape shape = self.last_shape
         if s.verb == W_INSERT and s.values_end >= 0 and not s.flags & F_COMPLEX and (
-                s.values_start - s.core_start + s.core_end - s.values_end <= MAX_SHAPE_BYTES):
+                s.values_start - s.text_start + s.text_end - s.values_end <= MAX_SHAPE_BYTES):
             if shape is None or formats or not shape.is_cut(sql, s):
                 shape = self.engine.shapes.of_cut(self.dialect, sql, s, formats)
                 if shape is None:

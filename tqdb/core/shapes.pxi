@@ -39,12 +39,12 @@ cdef class Shape:
 
     cdef inline bint is_cut(self, const char* sql, Scan* s) noexcept:
         """Whether a scanned INSERT is one of these."""
-        cdef Py_ssize_t nprefix = s.values_start - s.core_start
-        cdef Py_ssize_t nsuffix = s.core_end - s.values_end if s.core_end > s.values_end else 0
+        cdef Py_ssize_t nprefix = s.values_start - s.text_start
+        cdef Py_ssize_t nsuffix = s.text_end - s.values_end if s.text_end > s.values_end else 0
         return (self.form == FORM_CUT
                 and PyBytes_GET_SIZE(self.prefix) == nprefix and PyBytes_GET_SIZE(self.suffix) == nsuffix
                 and PyBytes_GET_SIZE(self.skeleton) == s.nskeleton
-                and memcmp(PyBytes_AS_STRING(self.prefix), sql + s.core_start, nprefix) == 0
+                and memcmp(PyBytes_AS_STRING(self.prefix), sql + s.text_start, nprefix) == 0
                 and memcmp(PyBytes_AS_STRING(self.suffix), sql + s.values_end, nsuffix) == 0
                 and memcmp(PyBytes_AS_STRING(self.skeleton), s.skeleton, s.nskeleton) == 0)
 
@@ -79,9 +79,9 @@ cdef class Shapes:
 
         ``formats``: what else must be the same, b"" for a text protocol's own answer.
         """
-        cdef bytes prefix = p[s.core_start:s.values_start]
+        cdef bytes prefix = p[s.text_start:s.values_start]
         cdef bytes skeleton = s.skeleton[:s.nskeleton]
-        cdef bytes suffix = p[s.values_end:s.core_end] if s.core_end > s.values_end else b""
+        cdef bytes suffix = p[s.values_end:s.text_end] if s.text_end > s.values_end else b""
         key = (dialect, prefix, skeleton, suffix, formats)
         found = self.known.get(key)
         if found is not None:
@@ -100,7 +100,7 @@ cdef class Shapes:
         if found is not None:
             return <Shape>found
         verdict = self.hooks.analyze_statement(dialect, short_literals(
-            p + s.core_start, s.core_end - s.core_start, dialect, s.backslash))
+            p + s.text_start, s.text_end - s.text_start, dialect, s.backslash))
         if verdict is NotImplemented:
             return None
         return self.keep(key, Shape(FORM_WHOLE, b"", skeleton, b"", verdict, formats != b""))

@@ -2,340 +2,6 @@
 #
 # It never decides what a statement means. It cuts an INSERT into prefix, tuples and suffix; whether that cut
 # is the right one is asked of a real parser once per shape (tqdb.analysis).
-#
-# Lexical rules: PostgreSQL manual 4.1 (nested comments, E'' and dollar quoting, standard_conforming_strings);
-# MariaDB manual "Comment Syntax", "String Literals" (executable comments, backslash escapes, `#`).
-
-# --- tokens --------------------------------------------------------------------------------------------
-
-cdef inline Py_ssize_t skip_quoted(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, uint8_t quote,
-                                   bint backslash) noexcept nogil:
-    """i stands behind the opening quote; returns one past the closing one, or -1."""
-    while i < n:
-        if p[i] == quote:
-            if i + 1 < n and p[i + 1] == quote:
-                i += 2
-                continue
-            return i + 1
-        if backslash and p[i] == b"\\":
-            i += 1
-        i += 1
-    return -1
-
-
-cdef Py_ssize_t skip_dollar_quoted(const uint8_t* p, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
-    """i stands on a "$" that can open a dollar quote: returns one past the closing tag, 0 if it is none, -1."""
-    cdef Py_ssize_t j = i + 1
-    cdef Py_ssize_t tag
-    while j < n and (CHAR_CLASS[p[j]] == CC_WORD or (CHAR_CLASS[p[j]] == CC_DIGIT and j > i + 1)):
-        j += 1
-    if j >= n or p[j] != b"$":
-        return 0
-    tag = j + 1 - i
-    j += 1
-    while j + tag <= n:
-        if p[j] == b"$" and memcmp(p + j, p + i, tag) == 0:
-            return j + tag
-        j += 1
-    return -1
-
-
-cdef Py_ssize_t skip_block_comment(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, bint nested) noexcept nogil:
-    """i stands behind "/*"; returns one past the closing "*/", or -1."""
-    cdef int depth = 1
-    while i + 1 < n:
-        if p[i] == b"*" and p[i + 1] == b"/":
-            depth -= 1
-            i += 2
-            if depth == 0:
-                return i
-        elif nested and p[i] == b"/" and p[i + 1] == b"*":
-            depth += 1
-            i += 2
-        else:
-            i += 1
-    return -1
-
-
-cdef inline Py_ssize_t skip_line(const uint8_t* p, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
-    while i < n and p[i] != b"\n" and p[i] != b"\r":
-        i += 1
-    return i
-
-
-cdef inline bint is_line_comment(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int dialect) noexcept nogil:
-    if p[i] == b"#":
-        return dialect == MY
-    if p[i] != b"-" or i + 1 >= n or p[i + 1] != b"-":
-        return False
-    return dialect == PG or i + 2 >= n or p[i + 2] <= 32
-
-
-cdef inline bint is_executable_comment(const uint8_t* p, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
-    """i stands on "/*": MariaDB runs the body of /*! … */ and /*M! … */."""
-    return i + 2 < n and (p[i + 2] == b"!" or (p[i + 2] == b"M" and i + 3 < n and p[i + 3] == b"!"))
-
-
-cdef Py_ssize_t skip_string(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int dialect, bint backslash,
-                            bint escape_prefix, Scan* s) noexcept nogil:
-    """i stands on a quote (', ", `); returns one past the token, or -1 if it does not end."""
-    cdef uint8_t quote = p[i]
-    cdef Py_ssize_t j
-    if quote == b"'":
-        return skip_quoted(p, i + 1, n, quote, backslash or escape_prefix)
-    if quote == b'"' and dialect == MY:
-        # An identifier under ANSI_QUOTES, a string otherwise: the two end differently only past a backslash.
-        j = skip_quoted(p, i + 1, n, quote, backslash)
-        if j > 0 and backslash and memchr(p + i, b"\\", j - i) != NULL:
-            s.flags |= F_COMPLEX
-        return j
-    return skip_quoted(p, i + 1, n, quote, False)
-
-
-cdef inline Py_ssize_t skip_word(const uint8_t* p, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
-    while i < n and (CHAR_CLASS[p[i]] == CC_WORD or CHAR_CLASS[p[i]] == CC_DIGIT or p[i] == b"$"):
-        i += 1
-    return i
-
-
-cdef Py_ssize_t skip_number(const uint8_t* p, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
-    """Digits, a fraction, an exponent; also 0x…/0b… and digit groups with "_" as one token."""
-    while i < n:
-        if CHAR_CLASS[p[i]] == CC_DIGIT or CHAR_CLASS[p[i]] == CC_WORD or p[i] == b".":
-            if (p[i] | 0x20) == b"e" and i + 2 < n and (p[i + 1] == b"-" or p[i + 1] == b"+") and (
-                    CHAR_CLASS[p[i + 2]] == CC_DIGIT):
-                i += 2
-            i += 1
-        else:
-            break
-    return i
-
-
-# --- value tuples --------------------------------------------------------------------------------------
-
-cdef inline void _skeleton_put(Scan* s, const uint8_t* p, Py_ssize_t n) noexcept nogil:
-    if s.nskeleton + n + 1 > MAX_SKELETON:
-        s.flags |= F_COMPLEX
-        return
-    memcpy(s.skeleton + s.nskeleton, p, n)
-    s.nskeleton += n
-
-
-cdef Py_ssize_t scan_skeleton(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int dialect, bint backslash,
-                              bint whole, Scan* s) noexcept nogil:
-    """Writes the skeleton of the tuple at p[i] ("("), or of the whole statement up to n; returns its end, or -1.
-
-    The skeleton is the text with literals as "?" and everything else as it stands, blanks left out: two
-    texts of one skeleton differ in literal values only.
-    """
-    cdef int depth = 0
-    cdef int cls
-    cdef Py_ssize_t j
-    cdef int ncols = 1
-    cdef bint value_starts = True       # a sign here belongs to the literal behind it
-    s.nskeleton = 0
-    while i < n:
-        cls = CHAR_CLASS[p[i]]
-        if cls == CC_SPACE:
-            i += 1
-            continue
-        if cls == CC_SQUOTE:
-            i = skip_quoted(p, i + 1, n, b"'", backslash)
-            if i < 0:
-                return -1
-            # adjacent strings are one literal to both servers; as "??" they are a shape of their own
-            _skeleton_put(s, <const uint8_t*>b"?", 1)
-            value_starts = False
-        elif cls == CC_DIGIT or (p[i] == b"." and i + 1 < n and CHAR_CLASS[p[i + 1]] == CC_DIGIT):
-            i = skip_number(p, i, n)
-            _skeleton_put(s, <const uint8_t*>b"?", 1)
-            value_starts = False
-        elif cls == CC_COMMA:
-            if depth == 1:
-                ncols += 1
-            _skeleton_put(s, p + i, 1)
-            i += 1
-            value_starts = True
-        elif cls == CC_LPAREN:
-            depth += 1
-            _skeleton_put(s, p + i, 1)
-            i += 1
-            value_starts = True
-        elif cls == CC_RPAREN:
-            depth -= 1
-            _skeleton_put(s, p + i, 1)
-            i += 1
-            if depth == 0 and not whole:
-                s.ncols = ncols
-                return i
-            value_starts = False
-        elif cls == CC_WORD:
-            j = skip_word(p, i, n)
-            if word_id(p + i, j - i) == W_LITERAL:
-                _skeleton_put(s, <const uint8_t*>b"?", 1)
-            else:
-                _skeleton_put(s, p + i, j - i)
-                _skeleton_put(s, <const uint8_t*>b" ", 1)
-                if j < n and p[j] == b"'":
-                    # E'…', X'…', _utf8'…': the prefix is kept, the literal behind it is "?"
-                    i = skip_quoted(p, j + 1, n, b"'", backslash or (
-                        dialect == PG and j - i == 1 and (p[i] | 0x20) == b"e"))
-                    if i < 0:
-                        return -1
-                    _skeleton_put(s, <const uint8_t*>b"?", 1)
-                    value_starts = False
-                    continue
-            i = j
-            value_starts = False
-        elif (p[i] == b"-" or p[i] == b"+") and value_starts and i + 1 < n and (
-                CHAR_CLASS[p[i + 1]] == CC_DIGIT or p[i + 1] == b"."):
-            i += 1
-        elif cls == CC_DASH and is_line_comment(p, i, n, dialect) or (
-                cls == CC_HASH and dialect == MY):
-            if not whole:
-                s.flags |= F_COMPLEX
-            i = skip_line(p, i, n)
-        elif cls == CC_SLASH and i + 1 < n and p[i + 1] == b"*":
-            if not whole:
-                s.flags |= F_COMPLEX
-            if dialect == MY and is_executable_comment(p, i, n):
-                s.flags |= F_EXEC_COMMENT
-            i = skip_block_comment(p, i + 2, n, dialect == PG)
-            if i < 0:
-                return -1
-        elif cls == CC_DOLLAR and dialect == PG:
-            j = skip_dollar_quoted(p, i, n)
-            if j < 0:
-                return -1
-            if j > 0:
-                _skeleton_put(s, <const uint8_t*>b"?", 1)
-                i = j
-            else:
-                _skeleton_put(s, p + i, 1)
-                i += 1
-            value_starts = False
-        elif cls == CC_DQUOTE or cls == CC_BACKTICK:
-            j = skip_string(p, i, n, dialect, backslash, False, s)
-            if j < 0:
-                return -1
-            if cls == CC_DQUOTE and dialect == MY:
-                _skeleton_put(s, <const uint8_t*>b'"?"', 3)
-            else:
-                _skeleton_put(s, p + i, j - i)
-            i = j
-            value_starts = False
-        elif cls == CC_SEMICOLON:
-            return -1
-        else:
-            _skeleton_put(s, p + i, 1)
-            value_starts = whole and p[i] == b"="
-            i += 1
-    return n if whole and depth == 0 else -1
-
-
-cdef inline int scan_whole(const uint8_t* p, Scan* s, int dialect) noexcept nogil:
-    """Puts the skeleton of the whole scanned statement into ``s``; -1 if it has none."""
-    # F_COMPLEX is for tuples; here it tells of a skeleton that is too long, or of an unclear string
-    s.flags &= ~F_COMPLEX
-    if scan_skeleton(p, s.core_start, s.core_end, dialect, s.backslash, True, s) < 0 or s.flags & F_COMPLEX:
-        return -1
-    return 0
-
-
-cdef Py_ssize_t scan_tuples(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int dialect, bint backslash,
-                            Scan* s) noexcept nogil:
-    """p[i] is the first tuple's "(": reads ``( … ) [, ( … )] …``; returns one past the last ")", or -1."""
-    cdef Py_ssize_t j
-    cdef Py_ssize_t nfirst
-    cdef char[2048] first
-    cdef int ncols
-    s.values_start = i
-    i = scan_skeleton(p, i, n, dialect, backslash, False, s)
-    if i < 0:
-        return -1
-    s.first_end = s.values_end = i
-    s.ntuples = 1
-    nfirst = s.nskeleton
-    ncols = s.ncols
-    while True:
-        j = i
-        while j < n and CHAR_CLASS[p[j]] == CC_SPACE:
-            j += 1
-        if j >= n or p[j] != b",":
-            return i
-        j += 1
-        while j < n and CHAR_CLASS[p[j]] == CC_SPACE:
-            j += 1
-        if j >= n or p[j] != b"(":
-            return i
-        if s.ntuples == 1:
-            memcpy(first, s.skeleton, nfirst)
-        i = scan_skeleton(p, j, n, dialect, backslash, False, s)
-        if i < 0:
-            return -1
-        if s.nskeleton != nfirst or memcmp(first, s.skeleton, nfirst) != 0:
-            s.flags |= F_COMPLEX
-            s.nskeleton = nfirst
-            memcpy(s.skeleton, first, nfirst)
-        s.ncols = ncols
-        s.ntuples += 1
-        s.values_end = i
-
-
-cdef bytes short_literals(const char* text, Py_ssize_t n, int dialect, bint backslash):
-    """The text with its long strings and numbers cut short: what a parser is to judge is the same for any literal."""
-    cdef const uint8_t* p = <const uint8_t*>text
-    cdef Py_ssize_t i = 0
-    cdef Py_ssize_t j
-    cdef Py_ssize_t copied = 0
-    cdef bint prefixed = False          # a word ends where this token begins: E'…'
-    cdef bint escape
-    cdef Scan s
-    cdef list parts = []
-    if n <= SHORT_LITERAL:
-        return text[:n]
-    s.flags = 0
-    while i < n:
-        if p[i] == b"'":
-            escape = backslash or (dialect == PG and prefixed and (p[i - 1] | 0x20) == b"e")
-            j = skip_quoted(p, i + 1, n, b"'", escape)
-            if j - i > SHORT_LITERAL:
-                parts.append(text[copied:i + 1])
-                parts.append(b"x'")
-                copied = j
-        elif p[i] == b'"' or p[i] == b"`":
-            j = skip_string(p, i, n, dialect, backslash, False, &s)
-        elif p[i] == b"$" and dialect == PG:
-            j = skip_dollar_quoted(p, i, n)
-            if j == 0:
-                j = i + 1
-            elif j - i > SHORT_LITERAL:
-                parts.append(text[copied:i])
-                parts.append(b"'x'")
-                copied = j
-        elif p[i] == b"/" and i + 1 < n and p[i + 1] == b"*":
-            j = skip_block_comment(p, i + 2, n, dialect == PG)
-        elif is_line_comment(p, i, n, dialect):
-            j = skip_line(p, i, n)
-        elif CHAR_CLASS[p[i]] == CC_DIGIT:
-            j = skip_number(p, i, n)
-            if j - i > SHORT_LITERAL:
-                parts.append(text[copied:i])
-                parts.append(b"1")
-                copied = j
-        elif CHAR_CLASS[p[i]] == CC_WORD:
-            j = skip_word(p, i, n)
-        else:
-            j = i + 1
-        if j < 0:
-            break
-        prefixed = CHAR_CLASS[p[i]] == CC_WORD and j - i == 1
-        i = j
-    parts.append(text[copied:n])
-    return b"".join(parts)
-
-
-# --- the statement -------------------------------------------------------------------------------------
 
 cdef inline int _flags_of_first_word(int w, int dialect) noexcept nogil:
     """What a statement that begins with this word does to the session, as far as the word tells."""
@@ -442,8 +108,8 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
     s.backslash = backslash
     s.file = s.line = NULL
     s.nfile = s.nline = 0
-    s.core_start = -1
-    s.core_end = 0
+    s.text_start = -1
+    s.text_end = 0
     s.values_start = s.values_end = s.first_end = -1
     s.ntuples = s.ncols = 0
     s.nskeleton = 0
@@ -459,9 +125,9 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
                 break
             if dialect == MY and is_executable_comment(p, i, n):
                 s.flags |= F_EXEC_COMMENT | F_SETLIKE
-            if s.core_start < 0:
+            if s.text_start < 0:
                 if i + 2 < n and (p[i + 2] == b"+" or p[i + 2] == b"!"):
-                    s.core_start = i
+                    s.text_start = i
                 parse_hint(p, i + 2, j - 2, s)
             elif tail < 0:
                 tail = i
@@ -482,8 +148,8 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
 
         # a token of a statement
         tail = -1
-        if s.core_start < 0:
-            s.core_start = i
+        if s.text_start < 0:
+            s.text_start = i
         if nth == 0:
             statements += 1
             if statements > 1:
@@ -513,7 +179,7 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
                         if i < 0:
                             s.flags |= F_UNSURE
                             break
-                        s.core_end = i
+                        s.text_end = i
                         previous = W_NONE
                         continue
                     i = j
@@ -551,11 +217,11 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
             s.flags |= F_UNSURE
             break
         i = j
-        s.core_end = j
-    if s.core_start < 0:
-        s.core_start = s.core_end = n
-    elif s.core_end < s.core_start:
-        s.core_end = s.core_start           # its first token does not end
+        s.text_end = j
+    if s.text_start < 0:
+        s.text_start = s.text_end = n
+    elif s.text_end < s.text_start:
+        s.text_end = s.text_start           # its first token does not end
     if tail >= 0 and not s.flags & F_UNSURE:
         i = tail
         while i + 1 < n:
@@ -592,7 +258,7 @@ def scan(bytes sql, str dialect="postgres", bint backslash=False):
         "hint_error": bool(s.hint_error),
         "file": s.file[:s.nfile] if s.file != NULL else b"",
         "line": s.line[:s.nline] if s.line != NULL else b"",
-        "core": (s.core_start, s.core_end),
+        "text": (s.text_start, s.text_end),
         "values": (s.values_start, s.values_end) if s.values_end >= 0 else None,
         "ntuples": s.ntuples,
         "ncols": s.ncols,

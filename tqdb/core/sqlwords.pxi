@@ -195,8 +195,8 @@ ctypedef struct Scan:
     Py_ssize_t nfile
     const char* line
     Py_ssize_t nline
-    Py_ssize_t core_start     # first byte of the statement proper
-    Py_ssize_t core_end       # one past its last token, without a closing semicolon
+    Py_ssize_t text_start     # first byte of the statement proper
+    Py_ssize_t text_end       # one past its last token, without a closing semicolon
     Py_ssize_t values_start   # the first value tuple's "(", or -1
     Py_ssize_t values_end     # one past the last tuple's ")"
     Py_ssize_t first_end      # one past the first tuple's ")"

@@ -1,0 +1,222 @@
+# Value tuples and skeletons: texts of one skeleton differ in literals only.
+
+cdef inline void _skeleton_put(Scan* s, const uint8_t* p, Py_ssize_t n) noexcept nogil:
+    if s.nskeleton + n + 1 > MAX_SKELETON:
+        s.flags |= F_COMPLEX
+        return
+    memcpy(s.skeleton + s.nskeleton, p, n)
+    s.nskeleton += n
+
+
+cdef Py_ssize_t scan_skeleton(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int dialect, bint backslash,
+                              bint whole, Scan* s) noexcept nogil:
+    """Writes the skeleton of the tuple at p[i] ("("), or of the whole statement up to n; returns its end, or -1.
+
+    The skeleton is the text with literals as "?" and everything else as it stands, blanks left out: two
+    texts of one skeleton differ in literal values only.
+    """
+    cdef int depth = 0
+    cdef int cls
+    cdef Py_ssize_t j
+    cdef int ncols = 1
+    cdef bint value_starts = True       # a sign here belongs to the literal behind it
+    s.nskeleton = 0
+    while i < n:
+        cls = CHAR_CLASS[p[i]]
+        if cls == CC_SPACE:
+            i += 1
+            continue
+        if cls == CC_SQUOTE:
+            i = skip_quoted(p, i + 1, n, b"'", backslash)
+            if i < 0:
+                return -1
+            # adjacent strings are one literal to both servers; as "??" they are a shape of their own
+            _skeleton_put(s, <const uint8_t*>b"?", 1)
+            value_starts = False
+        elif cls == CC_DIGIT or (p[i] == b"." and i + 1 < n and CHAR_CLASS[p[i + 1]] == CC_DIGIT):
+            i = skip_number(p, i, n)
+            _skeleton_put(s, <const uint8_t*>b"?", 1)
+            value_starts = False
+        elif cls == CC_COMMA:
+            if depth == 1:
+                ncols += 1
+            _skeleton_put(s, p + i, 1)
+            i += 1
+            value_starts = True
+        elif cls == CC_LPAREN:
+            depth += 1
+            _skeleton_put(s, p + i, 1)
+            i += 1
+            value_starts = True
+        elif cls == CC_RPAREN:
+            depth -= 1
+            _skeleton_put(s, p + i, 1)
+            i += 1
+            if depth == 0 and not whole:
+                s.ncols = ncols
+                return i
+            value_starts = False
+        elif cls == CC_WORD:
+            j = skip_word(p, i, n)
+            if word_id(p + i, j - i) == W_LITERAL:
+                _skeleton_put(s, <const uint8_t*>b"?", 1)
+            else:
+                _skeleton_put(s, p + i, j - i)
+                _skeleton_put(s, <const uint8_t*>b" ", 1)
+                if j < n and p[j] == b"'":
+                    # E'…', X'…', _utf8'…': the prefix is kept, the literal behind it is "?"
+                    i = skip_quoted(p, j + 1, n, b"'", backslash or (
+                        dialect == PG and j - i == 1 and (p[i] | 0x20) == b"e"))
+                    if i < 0:
+                        return -1
+                    _skeleton_put(s, <const uint8_t*>b"?", 1)
+                    value_starts = False
+                    continue
+            i = j
+            value_starts = False
+        elif (p[i] == b"-" or p[i] == b"+") and value_starts and i + 1 < n and (
+                CHAR_CLASS[p[i + 1]] == CC_DIGIT or p[i + 1] == b"."):
+            i += 1
+        elif cls == CC_DASH and is_line_comment(p, i, n, dialect) or (
+                cls == CC_HASH and dialect == MY):
+            if not whole:
+                s.flags |= F_COMPLEX
+            i = skip_line(p, i, n)
+        elif cls == CC_SLASH and i + 1 < n and p[i + 1] == b"*":
+            if not whole:
+                s.flags |= F_COMPLEX
+            if dialect == MY and is_executable_comment(p, i, n):
+                s.flags |= F_EXEC_COMMENT
+            i = skip_block_comment(p, i + 2, n, dialect == PG)
+            if i < 0:
+                return -1
+        elif cls == CC_DOLLAR and dialect == PG:
+            j = skip_dollar_quoted(p, i, n)
+            if j < 0:
+                return -1
+            if j > 0:
+                _skeleton_put(s, <const uint8_t*>b"?", 1)
+                i = j
+            else:
+                _skeleton_put(s, p + i, 1)
+                i += 1
+            value_starts = False
+        elif cls == CC_DQUOTE or cls == CC_BACKTICK:
+            j = skip_string(p, i, n, dialect, backslash, False, s)
+            if j < 0:
+                return -1
+            if cls == CC_DQUOTE and dialect == MY:
+                _skeleton_put(s, <const uint8_t*>b'"?"', 3)
+            else:
+                _skeleton_put(s, p + i, j - i)
+            i = j
+            value_starts = False
+        elif cls == CC_SEMICOLON:
+            return -1
+        else:
+            _skeleton_put(s, p + i, 1)
+            value_starts = whole and p[i] == b"="
+            i += 1
+    return n if whole and depth == 0 else -1
+
+
+cdef inline int scan_whole(const uint8_t* p, Scan* s, int dialect) noexcept nogil:
+    """Puts the skeleton of the whole scanned statement into ``s``; -1 if it has none."""
+    # F_COMPLEX is for tuples; here it tells of a skeleton that is too long, or of an unclear string
+    s.flags &= ~F_COMPLEX
+    if scan_skeleton(p, s.text_start, s.text_end, dialect, s.backslash, True, s) < 0 or s.flags & F_COMPLEX:
+        return -1
+    return 0
+
+
+cdef Py_ssize_t scan_tuples(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int dialect, bint backslash,
+                            Scan* s) noexcept nogil:
+    """p[i] is the first tuple's "(": reads ``( … ) [, ( … )] …``; returns one past the last ")", or -1."""
+    cdef Py_ssize_t j
+    cdef Py_ssize_t nfirst
+    cdef char[2048] first
+    cdef int ncols
+    s.values_start = i
+    i = scan_skeleton(p, i, n, dialect, backslash, False, s)
+    if i < 0:
+        return -1
+    s.first_end = s.values_end = i
+    s.ntuples = 1
+    nfirst = s.nskeleton
+    ncols = s.ncols
+    while True:
+        j = i
+        while j < n and CHAR_CLASS[p[j]] == CC_SPACE:
+            j += 1
+        if j >= n or p[j] != b",":
+            return i
+        j += 1
+        while j < n and CHAR_CLASS[p[j]] == CC_SPACE:
+            j += 1
+        if j >= n or p[j] != b"(":
+            return i
+        if s.ntuples == 1:
+            memcpy(first, s.skeleton, nfirst)
+        i = scan_skeleton(p, j, n, dialect, backslash, False, s)
+        if i < 0:
+            return -1
+        if s.nskeleton != nfirst or memcmp(first, s.skeleton, nfirst) != 0:
+            s.flags |= F_COMPLEX
+            s.nskeleton = nfirst
+            memcpy(s.skeleton, first, nfirst)
+        s.ncols = ncols
+        s.ntuples += 1
+        s.values_end = i
+
+
+cdef bytes short_literals(const char* text, Py_ssize_t n, int dialect, bint backslash):
+    """The text with its long strings and numbers cut short: what a parser is to judge is the same for any literal."""
+    cdef const uint8_t* p = <const uint8_t*>text
+    cdef Py_ssize_t i = 0
+    cdef Py_ssize_t j
+    cdef Py_ssize_t copied = 0
+    cdef bint prefixed = False          # a word ends where this token begins: E'…'
+    cdef bint escape
+    cdef Scan s
+    cdef list parts = []
+    if n <= SHORT_LITERAL:
+        return text[:n]
+    s.flags = 0
+    while i < n:
+        if p[i] == b"'":
+            escape = backslash or (dialect == PG and prefixed and (p[i - 1] | 0x20) == b"e")
+            j = skip_quoted(p, i + 1, n, b"'", escape)
+            if j - i > SHORT_LITERAL:
+                parts.append(text[copied:i + 1])
+                parts.append(b"x'")
+                copied = j
+        elif p[i] == b'"' or p[i] == b"`":
+            j = skip_string(p, i, n, dialect, backslash, False, &s)
+        elif p[i] == b"$" and dialect == PG:
+            j = skip_dollar_quoted(p, i, n)
+            if j == 0:
+                j = i + 1
+            elif j - i > SHORT_LITERAL:
+                parts.append(text[copied:i])
+                parts.append(b"'x'")
+                copied = j
+        elif p[i] == b"/" and i + 1 < n and p[i + 1] == b"*":
+            j = skip_block_comment(p, i + 2, n, dialect == PG)
+        elif is_line_comment(p, i, n, dialect):
+            j = skip_line(p, i, n)
+        elif CHAR_CLASS[p[i]] == CC_DIGIT:
+            j = skip_number(p, i, n)
+            if j - i > SHORT_LITERAL:
+                parts.append(text[copied:i])
+                parts.append(b"1")
+                copied = j
+        elif CHAR_CLASS[p[i]] == CC_WORD:
+            j = skip_word(p, i, n)
+        else:
+            j = i + 1
+        if j < 0:
+            break
+        prefixed = CHAR_CLASS[p[i]] == CC_WORD and j - i == 1
+        i = j
+    parts.append(text[copied:n])
+    return b"".join(parts)
