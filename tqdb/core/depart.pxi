@@ -10,7 +10,11 @@ cdef class Departing(Gathering):
         for item in todo:
             group = <Group>item
             group.ripe = False
-            if not group.members or group.facts.probing:
+            if not group.members:
+                continue
+            if group.facts.probing:
+                if group not in group.facts.waiting:
+                    group.facts.waiting.append(group)
                 continue
             if group.has_auto and group.inflight == 0:
                 self.close(group, FL_IDLE)

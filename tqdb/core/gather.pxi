@@ -4,10 +4,15 @@
 
 cdef enum:
     MAX_GROUPS_PER_CLASS = 2000
-    MAX_STATEMENT = 0xFFFFFF - 65536  # bytes of a batch's statement: what one packet of MariaDB's holds, with room
+    MAX_STATEMENT = 0xFFFFFF - 262144 # bytes of a batch's statement: what one packet of MariaDB's holds, with room
 
 cdef double FACTS_SECONDS = 60.0
 cdef double FACTS_RETRY_SECONDS = 2.0    # after the catalogue has answered with an error
+
+
+cdef inline Py_ssize_t size_in(Group group, Py_ssize_t tuple_bytes, Py_ssize_t message_bytes) noexcept:
+    """What writes count in a group: what they add to its statement, and a quarter of what is held of them at least."""
+    return max(tuple_bytes, message_bytes // 4) if group.merges() else message_bytes
 
 
 cdef class Gathering(Turn):
@@ -102,7 +107,7 @@ cdef class Gathering(Turn):
 
     cdef int join(self, Held held, Group group) except -1:
         """Writes that a session has completed are filed."""
-        held.counted = held.tuple_bytes if group.merges() else held.data.size()
+        held.counted = size_in(group, held.tuple_bytes, held.data.size())
         if group.members and not self.has_room(group, held.rows, held.counted, held.text_bytes):
             if group.facts.probing:
                 return self.go_alone(held, R_TABLE)
@@ -184,11 +189,12 @@ cdef class Gathering(Turn):
             return 0
         member.cls = None
         self.classes.leave(cls)
-        if cls.members:
-            for item in cls.groups.values():
-                group = <Group>item
-                if group.members and len(group.members) >= cls.members:
-                    self.ripen(group)
+        for item in cls.groups.values():
+            group = <Group>item
+            if group.last_leader is member:
+                group.last_leader = None
+            if cls.members and group.members and len(group.members) >= cls.members:
+                self.ripen(group)
         return 0
 
     cdef int idle(self, Group group) except -1:
@@ -301,7 +307,7 @@ cdef class Gathering(Turn):
             held = <Held>item
             held.place = HP_NOWHERE
             held.where = None
-            if self.fits(group, held.rows, held.tuple_bytes if group.merges() else held.data.size(), held.text_bytes):
+            if self.fits(group, held.rows, size_in(group, held.tuple_bytes, held.data.size()), held.text_bytes):
                 self.join(held, group)
             else:
                 self.go_alone(held, R_OVERSIZE)

@@ -4,6 +4,7 @@ cdef class Change:
     """What is true of a session once a statement of its is answered: goes with the expectation of that answer."""
     cdef int flags                  # ScanFlag bits of the statement
     cdef bytes text                 # of a SET-like one, None for others
+    cdef uint64_t epoch             # of settings outside of the session, which its text may refer to (DEFAULT, @@global.x)
     cdef object wait                # what it says of max_wait_ms: a number, "startup", or None
     cdef bint reset                 # the session is as after its login
     cdef bint charset               # the client character set becomes one that is not safe
@@ -63,7 +64,7 @@ cdef class History:
             else:
                 self.digest = mix(self.digest, b"failed", change.text)
             return 0
-        self.digest = mix(self.digest, b"set", change.text)
+        self.digest = mix(self.digest, b"set%d" % change.epoch, change.text)
         if change.database is not None:
             self.database = change.database
         if change.wait is not None:

@@ -13,6 +13,9 @@ cdef bytes MY_PIPELINE_END = my_command(
 cdef bytes MY_COMMIT = my_command(COM_QUERY, b"COMMIT")
 cdef bytes MY_ROLLBACK = my_command(COM_QUERY, b"ROLLBACK")
 cdef bytes MY_LAST_ID = my_command(COM_QUERY, b"SELECT LAST_INSERT_ID()")
+# around a merged INSERT on the connection of a session whose LAST_INSERT_ID() only the server knows
+cdef bytes MY_KEEP_ID = my_command(COM_QUERY, b"SET @tqdb_last_id = LAST_INSERT_ID()")
+cdef bytes MY_GIVE_ID = my_command(COM_QUERY, b"DO LAST_INSERT_ID(@tqdb_last_id)")
 # is answered also by a Galera node that takes no other statement, and tells in its flags whether a transaction is open
 cdef bytes MY_CHECK = my_command(COM_QUERY, b"SET @tqdb_check = NULL")
 
@@ -47,6 +50,8 @@ cdef class MyBatchServer(SessionServer):
             batch.phase = B_OPENING
             return self.send(MY_PIPELINE_BEGIN, 1)
         batch.phase = B_BLIND
+        if not self.my.insert_id_known:
+            self.send_ignored(MY_KEEP_ID, 0)
         self.send(MY_BEGIN, 2)
         start = out.size()
         out.append(b"\0\0\0\0\3", MY_HEADER + 1)
@@ -60,6 +65,11 @@ cdef class MyBatchServer(SessionServer):
         """A command of the batch's; ``answers``: to it and those that follow it at once."""
         self.out.append_bytes(command)
         self.queue.push(X_BATCH, COM_QUERY, 0, None, answers)
+        return self.mark()
+
+    cdef inline int send_ignored(self, bytes command, int flags) except -1:
+        self.out.append_bytes(command)
+        self.queue.push(X_IGNORE, COM_QUERY, flags)
         return self.mark()
 
     cdef int enter(self, Batch batch) except -1:
@@ -84,9 +94,7 @@ cdef class MyBatchServer(SessionServer):
     cdef int put_back(self, Batch batch) except -1:
         """What was changed for a pipeline is put back. The connection ends if that fails, see ``on_ignored``."""
         if batch.method == M_PIPELINE and batch.phase == B_OVER and not self.closing:
-            self.out.append_bytes(MY_PIPELINE_END)
-            self.queue.push(X_IGNORE, COM_QUERY, XF_MUST)
-            self.mark()
+            self.send_ignored(MY_PIPELINE_END, XF_MUST)
             if self.my.held_statement is not None:
                 self.my.held_statement.server_types = None      # the last member's, whoever that was
         return 0
@@ -206,7 +214,9 @@ cdef class MyBatchServer(SessionServer):
         """One packet of the answer to the merged INSERT."""
         cdef MyAnswer answer = self.answer
         cdef int step = batch.group.facts.id_step
-        if kind == PK_HEAD:
+        if (kind == PK_HEAD or kind == PK_ROW) and batch.failed:
+            pass
+        elif kind == PK_HEAD:
             batch.response.append(p, MY_HEADER + length)
             batch.head_bytes += MY_HEADER + length
         elif kind == PK_ROW:
@@ -241,9 +251,13 @@ cdef class MyBatchServer(SessionServer):
         return self.advance(batch, EV_GOOD)
 
     cdef int rolled_back(self, Batch batch) except -1:
-        if batch.method == M_MULTI_ROW and not self.my.closing:
-            self.my.rolled_back()
-        return 0
+        """The rows in front of the one that made a merged INSERT fail have changed the connection's LAST_INSERT_ID()."""
+        if batch.method != M_MULTI_ROW or self.closing:
+            return 0
+        if self.my.insert_id_known:
+            self.my.insert_id_due = True
+            return 0
+        return self.send_ignored(MY_GIVE_ID, 0)
 
     # --- everybody's own part of the answer ---------------------------------------------------------------
 
@@ -254,7 +268,8 @@ cdef class MyBatchServer(SessionServer):
         cdef uint64_t step = batch.group.facts.id_step
         cdef Py_ssize_t at = batch.head_bytes
         cdef int k
-        cdef uint32_t status = batch.status & ~(STATUS_IN_TRANS | STATUS_MORE_RESULTS)
+        cdef uint32_t status = batch.status & ~(
+            STATUS_IN_TRANS | STATUS_MORE_RESULTS | STATUS_SESSION_STATE_CHANGED)
         if batch.method == M_PIPELINE:
             return self.split_pipeline(batch)
         if batch.head_bytes and not self.answer.deprecate_eof:
@@ -270,7 +285,7 @@ cdef class MyBatchServer(SessionServer):
                     self.answer_ok(session, held.writes[k].rows, insert_id, status)
                 if step:
                     session.insert_id = insert_id
-                    session.insert_id_due = True
+                    session.insert_id_due = session.insert_id_known = True
                     insert_id += step * <uint64_t>held.writes[k].rows
                 session.row_count = -1 if batch.head_bytes else held.writes[k].rows
             session.status = status
@@ -300,7 +315,7 @@ cdef class MyBatchServer(SessionServer):
                     session.status = answer.status
                     if answer.insert_id:
                         session.insert_id = answer.insert_id
-                        session.insert_id_due = True
+                        session.insert_id_due = session.insert_id_known = True
                 if not session.closing:
                     session.out.append(p + at, end - at)
                 at = end

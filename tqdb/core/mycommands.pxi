@@ -4,6 +4,9 @@ cdef enum:
     MAX_PIPELINED = 256             # commands of one session under way
     MAX_MY_HELD = 200               # writes of one session in a batch
 
+# commands behind which the connection speaks another protocol
+MY_DUMPS = frozenset((COM_BINLOG_DUMP, COM_BINLOG_DUMP_GTID, COM_TABLE_DUMP))
+
 # commands that no packet answers
 MY_UNANSWERED = frozenset((COM_QUIT, COM_STMT_CLOSE, COM_STMT_SEND_LONG_DATA))
 
@@ -46,12 +49,14 @@ cdef class MyCommands(MyLogin):
     cdef bytes first_types              # what the client had told before them
     cdef int64_t row_count              # what ROW_COUNT() has to answer after a batched write
     cdef uint64_t insert_id             # what LAST_INSERT_ID() has to answer …
-    cdef bint insert_id_due             # … and the server does not know it
+    cdef bint insert_id_due             # … and the server does not know it …
+    cdef bint insert_id_known           # … or the server alone knows
     cdef bint stale_diagnostics         # the server has not seen the last write: SHOW WARNINGS is another's
 
     def __init__(self, Engine engine):
         MyLogin.__init__(self, engine)
         self.statements = {}
+        self.insert_id_known = True
         self.max_held = MAX_MY_HELD
 
     cdef Py_ssize_t parse_prepare(self, const char* p, Py_ssize_t length) except -1:
@@ -115,6 +120,22 @@ cdef class MyCommands(MyLogin):
             statement.server_types = statement.types
         return 0
 
+    cdef int removing(self, int count) except -1:
+        """The first held writes are taken back: the next ones may count on types that they told."""
+        cdef Write* w
+        cdef int k
+        if self.held_statement is None:
+            return 0
+        for k in range(count):
+            w = self.held.writes + k
+            if w.flags & WF_TYPES:
+                self.first_types = self.held.data.ptr()[
+                    w.sql_start + (self.held_statement.nparams + 7) // 8 + 1:w.tuples_start]
+        self.held_types = False
+        for k in range(count, self.held.nwrites):
+            self.held_types = self.held_types or self.held.writes[k].flags & WF_TYPES != 0
+        return 0
+
     cdef int release(self) except -1:
         self.held_statement = None
         return MyLogin.release(self)
@@ -129,6 +150,8 @@ cdef class MyCommands(MyLogin):
             self.forward(p, used)
             self.skip -= used
             return used
+        if self.left:
+            return n
         if self.state == MY_READY:
             return self.parse_packet(p, n)
         return self.parse_login(p, n)
@@ -193,6 +216,7 @@ cdef class MyCommands(MyLogin):
         if n < OVERSIZE_HEAD:
             return NEED_MORE
         n = min(n, MY_HEADER + length)
+        self.restore_if_due()
         if command == COM_QUERY and length < MY_MAX_PACKET:
             self.note_oversize(p + MY_HEADER + 1, n - MY_HEADER - 1, self.backslash())
         else:
@@ -211,6 +235,7 @@ cdef class MyCommands(MyLogin):
         cdef Change change
         cdef MyReset reset
         if command == COM_INIT_DB:
+            self.restore_if_due()
             change = Change.__new__(Change)
             change.text = b"use " + said
             change.database = said
@@ -227,6 +252,8 @@ cdef class MyCommands(MyLogin):
         cdef Change change
         if length >= 5 and n < MY_HEADER + 5:
             return NEED_MORE
+        if command in MY_DUMPS and self.busy():
+            return self.wait_for(0)
         if command == COM_STMT_BULK_EXECUTE:
             return self.relay_execute(command, self.statement_at(p, length), p, n, length)
         if command in (COM_STMT_CLOSE, COM_STMT_RESET, COM_STMT_SEND_LONG_DATA):
@@ -239,8 +266,9 @@ cdef class MyCommands(MyLogin):
             effect = change
         if command not in MY_UNANSWERED:
             self.expect(command, 0, effect)
-        if command in (COM_BINLOG_DUMP, COM_BINLOG_DUMP_GTID, COM_TABLE_DUMP):
+        if command in MY_DUMPS:
             self.state = MY_RAW
+        self.left = command == COM_QUIT
         return self.relay_packet(p, n, length)
 
     # --- text -------------------------------------------------------------------------------------------
@@ -262,9 +290,12 @@ cdef class MyCommands(MyLogin):
             return WAIT
         flags = XF_PLAIN if s.verb >= W_INSERT and s.verb <= W_SELECT and not s.flags & (F_MULTI | F_UNSURE) else 0
         if self.must_restore(&s):
+            if s.flags & F_ROW_COUNT and self.busy():
+                return self.wait_for(0)         # for the number of rows
             self.restore_and_ask(sql, n, &s, flags)
             return MY_HEADER + length
         self.stale_diagnostics = False
+        self.note_insert_id(s.flags, s.verb)
         self.expect(COM_QUERY, flags, self.my_change_of(sql, n, &s))
         return self.relay_packet(p, MY_HEADER + length, length)
 
@@ -280,6 +311,7 @@ cdef class MyCommands(MyLogin):
             return False
         self.set_source(s)
         self.count_new_alone(R_NO_HINT)
+        self.restore_if_due()
         self.expect(COM_QUERY)
         self.server.out.append_bytes(my_command(COM_QUERY, text))
         self.server.mark()
@@ -301,6 +333,8 @@ cdef class MyCommands(MyLogin):
         if s.verb == W_SETLIKE and (change.text[:3]).lower() == b"use":
             change.database = change.text
         text = change.text[:MAX_CHARSET_TEXT].lower()
+        if b"session_track" in text:
+            change.flags |= F_TAINT         # answers would tell of the batch's transaction
         change.charset = len(change.text) > MAX_CHARSET_TEXT
         for charset in MY_UNSAFE_CHARSETS:
             if charset in text:
@@ -325,19 +359,27 @@ cdef class MyCommands(MyLogin):
         self.server.out.append_bytes(my_command(COM_QUERY, sql))
         return self.server.mark()
 
+    cdef inline int restore_if_due(self) except -1:
+        if self.insert_id_due or self.stale_diagnostics:
+            self.restore()
+        return 0
+
     cdef int restore_and_ask(self, const char* sql, Py_ssize_t n, Scan* s, int flags) except -1:
         cdef bytes text = None
         cdef Change change = self.my_change_of(sql, n, s)
-        if s.flags & F_ROW_COUNT and self.stale_diagnostics:
+        if s.flags & F_ROW_COUNT:
             text = self.engine.hooks.row_count_sql(sql[:n], self.row_count)
         self.restore()
+        self.note_insert_id(s.flags, s.verb)
         self.expect(COM_QUERY, flags, change)
         self.server.out.append_bytes(my_command(COM_QUERY, text if text is not None else sql[:n]))
         return 0
 
-    cdef int rolled_back(self) except -1:
-        """The rows in front of the one that made a batch fail have changed the connection's LAST_INSERT_ID()."""
-        self.insert_id_due = True
+    cdef inline int note_insert_id(self, int flags, int verb) except -1:
+        """A statement is relayed that may change LAST_INSERT_ID() to what no OK packet tells."""
+        if flags & (F_LAST_ID | F_MULTI | F_UNSURE | F_RETURNING | F_EXEC_COMMENT) or verb in (
+                W_SETLIKE, W_NONE, W_EXECUTE, W_BEGIN):
+            self.insert_id_known = False
         return 0
 
     # --- prepared statements, as far as commands name them ------------------------------------------------
@@ -353,6 +395,8 @@ cdef class MyCommands(MyLogin):
     cdef int note_statement(self, int command, MyStatement statement, uint32_t number) except -1:
         if command == COM_STMT_CLOSE:
             self.statements.pop(number, None)
+            if statement is self.last_prepared:
+                self.last_prepared = None
         elif statement is not None:
             statement.long_data = command == COM_STMT_SEND_LONG_DATA
         return 0
@@ -374,6 +418,7 @@ cdef class MyCommands(MyLogin):
         self.status_unknown = False
         if insert_id:
             self.insert_id = insert_id
+            self.insert_id_known = True
             self.insert_id_due = False
         return 0
 
@@ -385,25 +430,34 @@ cdef class MyCommands(MyLogin):
             self.in_change_user = False
         if isinstance(effect, Change):
             self.apply(<Change>effect, failed, False)
-        elif effect is not None and not failed:
-            if isinstance(effect, MyStatement):
+        elif isinstance(effect, MyStatement):
+            if not failed:
                 self.prepared(<MyStatement>effect)
-            else:
-                self.was_reset((<MyReset>effect).user)
+            elif effect is self.last_prepared:
+                self.last_prepared = None
+        elif isinstance(effect, MyReset):
+            self.was_reset((<MyReset>effect).user, failed)
         self.observe(self.engine.now, LK_ALONE)
-        if not self.server.queue.size:
-            self.all_answered(self.in_transaction())
+        self.one_answered(self.in_transaction())
         return self.moved()
 
-    cdef int was_reset(self, bytes user) except -1:
+    cdef int was_reset(self, bytes user, bint failed) except -1:
+        """COM_RESET_CONNECTION, or COM_CHANGE_USER with what it said. The server resets before it refuses a user."""
         self.engine.class_left(self)
+        if user is None and failed:
+            return 0
         if user is None:
+            self.make_login_key()
             self.history.reset(b"reset", self.history.database)
         else:
-            self.changed_user(user)
+            if not failed:
+                self.changed_user(user)
             self.history.database = b""
             self.history.reset(b"change", b"")
+            self.history.tainted = failed
         self.insert_id = 0
+        self.insert_id_known = True
         self.insert_id_due = self.stale_diagnostics = False
         self.statements.clear()
+        self.last_prepared = None
         return 0

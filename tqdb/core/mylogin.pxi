@@ -111,6 +111,8 @@ cdef class MyLogin(Session):
         if length > MY_MAX_AUTH or (self.state == MY_LOGIN and self.sequence != 1):
             self.sequence = 1
             return self.refused("Bad handshake")
+        if self.state == MY_AUTH and self.sequence == 0:
+            return self.wait_for(WHEN_FREE)         # a command, ahead of the end of the login
         if n < length + MY_HEADER:
             return NEED_MORE
         if self.state == MY_LOGIN and not self.read_handshake_response(p + MY_HEADER, length):
@@ -187,5 +189,5 @@ cdef class MyLogin(Session):
         self.database = database.decode("utf-8", "replace")
         if len(rest) >= 2:
             self.collation = rest[0] | rest[1] << 8
-        self.history.unsafe_at_login = self.collation in MY_UNSAFE_COLLATIONS
+        self.history.unsafe_at_login = self.collation & MY_COLLATION_BASE in MY_UNSAFE_COLLATIONS
         return self.make_login_key()

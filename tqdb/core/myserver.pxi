@@ -65,6 +65,9 @@ cdef class MyServer(MyBatchServer):
         cdef int kind = self.answer.read(front.message, q, length)
         if self.answer.ended:
             self.my.on_status(self.answer.status, self.answer.insert_id)
+            self.my.row_count = <int64_t>self.answer.affected if kind == PK_OK else -1
+        elif kind == PK_ERR:
+            self.my.row_count = -1
         if kind == PK_INFILE:
             self.my.in_infile = True
         elif kind == PK_PREPARED and front.flags & XF_EFFECT:
@@ -76,7 +79,10 @@ cdef class MyServer(MyBatchServer):
         """The answer to the client's oldest command has been relayed."""
         cdef int command = self.queue.front().message
         cdef int flags = self.queue.front().flags
-        return self.my.on_answer(command, flags, self.queue.pop(), self.answer.failed)
+        self.my.on_answer(command, flags, self.queue.pop(), self.answer.failed)
+        if self.answer.failed and self.answer.error in MY_ENDING:
+            return self.disconnect(C_CUT)
+        return 0
 
     # --- everything else ------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ cdef class MySession(MyCommands):
         cdef bytes text
         scan_sql(<const uint8_t*>sql, n, MY, self.backslash(), &s)
         self.set_source(&s)
+        self.restore_if_due()
         statement.qtype = s.qtype
         statement.hinted = s.hinted
         statement.wait_ms = s.wait_ms
@@ -78,7 +79,7 @@ cdef class MySession(MyCommands):
         return at if MY_HEADER + length > at else 0         # a malformed one is the server's to refuse
 
     cdef inline bint has_types(self, MyStatement statement, const char* p, Py_ssize_t length, Py_ssize_t at) noexcept:
-        return at and p[at] == 1 and MY_HEADER + length >= at + 1 + 2 * statement.nparams
+        return at and p[at] != 0 and MY_HEADER + length >= at + 1 + 2 * statement.nparams
 
     cdef Py_ssize_t relay_execute(self, int command, MyStatement statement, const char* p, Py_ssize_t n,
                                   Py_ssize_t length) except -1:
@@ -104,14 +105,15 @@ cdef class MySession(MyCommands):
         cdef Py_ssize_t here = min(n, MY_HEADER + length)
         cdef int flags = 0
         if statement is None:
-            if self.insert_id_due or self.stale_diagnostics:
-                self.restore()
+            self.restore_if_due()
+            self.insert_id_known = False
             self.expect(command)
             return self.relay_packet(p, n, length)
         if command == COM_STMT_EXECUTE:
             types_at = self.types_of(statement, length)
         if self.must_restore_for(statement):
             self.restore()
+        self.note_insert_id(statement.flags, W_NONE if statement.qtype == QT_OTHER else W_INSERT)
         if statement.qtype <= QT_SELECT:
             flags = XF_PLAIN
         statement.long_data = self.stale_diagnostics = False
@@ -120,6 +122,8 @@ cdef class MySession(MyCommands):
         elif types_at and statement.types is not None and statement.server_types is not statement.types and (
                 statement.server_types != statement.types):
             return self.send_with_types(statement, p, here, length, types_at, flags)
+        if command == COM_STMT_BULK_EXECUTE:
+            statement.types = None          # it tells types of its own
         statement.server_types = statement.types
         self.expect(command, flags, statement.change)
         return self.relay_packet(p, n, length)
@@ -173,7 +177,7 @@ cdef class MySession(MyCommands):
                 sent = p[types_at + 1:types_at + 1 + 2 * statement.nparams]
             elif types_at and p[types_at] == 0:
                 sent = statement.types
-            if sent is not None and statement.text is not None and not statement.long_data and (
+            if sent is not None and statement.text is not None and statement.number and not statement.long_data and (
                     length >= EXECUTE_HEAD and p[MY_HEADER + 5] == 0) and not (
                         statement.flags & F_RETURNING and self.extended & MARIADB_CACHE_METADATA):
                 shape = self.execution_shape(statement)

@@ -53,6 +53,7 @@ cdef enum:
     MY_MAX_AUTH = 65536
     EXECUTE_HEAD = 10               # of COM_STMT_EXECUTE: command, statement id, flags, iteration count
     LAST_PREPARED = 0xFFFFFFFF      # statement id: what was prepared last (MariaDB)
+    MY_COLLATION_BASE = 1023        # of a collation's number: 1024 is added where blanks at the end count
     MAX_CHARSET_TEXT = 4096         # bytes of a SET that are searched for the names of character sets
     MARK_OK = 0
     MARK_INFILE = 0xFB
@@ -155,6 +156,9 @@ def my_text_row(bytes payload):
 
 
 cdef bytes MY_QUIT = my_command(COM_QUIT, b"")
+
+# Errors with which the server ends the connection: shutdown, packets that cannot be read, killed, idle for too long
+MY_ENDING = frozenset((1053, 1152, 1153, 1156, 1157, 1158, 1159, 1160, 1161, 1927, 4031))
 
 # Errors that any statement of the shape meets: privilege, unknown table, column, database, read-only
 MY_TABLE_ERRORS = frozenset((1142, 1143, 1044, 1046, 1049, 1054, 1109, 1146, 1290, 1792, 1136, 1064, 1036))

@@ -21,8 +21,7 @@ cdef class PgBatchServer(SessionServer):
 
     cdef inline int replaces_unnamed(self) except -1:
         """Something of the proxy's takes the place of the unnamed statement."""
-        if self.pg.statements.unnamed is not None:
-            self.pg.statements.here = False
+        self.pg.statements.here = False
         return 0
 
     # --- what is sent -----------------------------------------------------------------------------------

@@ -5,14 +5,18 @@ cdef enum Asks:
     AK_READY = 2            # … up to a ReadyForQuery
     AK_EXTENDED = 4         # after an error the server skips up to the next Sync
     AK_COPY = 8             # part of a copy: no answer of its own
+    AK_SMALL = 16           # it is never long
+    AK_BARE = 32            # it has no body
 
 # what each frontend message asks for
 cdef uint8_t[256] PG_ASKS
 for _kind, _asks in {
-        FE_QUERY: AK_ANSWER | AK_READY, FE_FUNCTION_CALL: AK_ANSWER | AK_READY, FE_SYNC: AK_ANSWER | AK_READY,
-        FE_PARSE: AK_ANSWER | AK_EXTENDED, FE_BIND: AK_ANSWER | AK_EXTENDED, FE_DESCRIBE: AK_ANSWER | AK_EXTENDED,
-        FE_EXECUTE: AK_ANSWER | AK_EXTENDED, FE_CLOSE: AK_ANSWER | AK_EXTENDED, FE_FLUSH: 0, FE_TERMINATE: 0,
-        FE_COPY_DATA: AK_COPY, FE_COPY_DONE: AK_COPY, FE_COPY_FAIL: AK_COPY}.items():
+        FE_QUERY: AK_ANSWER | AK_READY, FE_FUNCTION_CALL: AK_ANSWER | AK_READY,
+        FE_SYNC: AK_ANSWER | AK_READY | AK_BARE,
+        FE_PARSE: AK_ANSWER | AK_EXTENDED, FE_BIND: AK_ANSWER | AK_EXTENDED,
+        FE_DESCRIBE: AK_ANSWER | AK_EXTENDED | AK_SMALL, FE_EXECUTE: AK_ANSWER | AK_EXTENDED | AK_SMALL,
+        FE_CLOSE: AK_ANSWER | AK_EXTENDED | AK_SMALL, FE_FLUSH: AK_BARE, FE_TERMINATE: AK_BARE,
+        FE_COPY_DATA: AK_COPY, FE_COPY_DONE: AK_COPY | AK_BARE, FE_COPY_FAIL: AK_COPY | AK_SMALL}.items():
     PG_ASKS[_kind] = _asks
 
 # which frontend message's answer ends with this backend message; ReadyForQuery ends any that asks for it
@@ -41,7 +45,7 @@ cdef class PgExpectations(Expectations):
         cdef int asks = PG_ASKS[message]
         if message == FE_SYNC:
             self.segment_open = self.skipping = False
-        elif asks & AK_EXTENDED or message == FE_FLUSH:
+        elif asks & AK_EXTENDED:
             self.segment_open = True
         if not asks & AK_ANSWER:
             return True

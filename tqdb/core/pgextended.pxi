@@ -22,6 +22,14 @@ cdef class PgExtended(PgLogin):
 
     # --- what the client sends: counted by the kind of statement ----------------------------------------------
 
+    cdef PgQuery undo_of(self, Change change):
+        """Effect of a message that takes the unnamed statement away, unless the server skips it."""
+        cdef PgQuery effect = PgQuery.__new__(PgQuery)
+        effect.change = change
+        effect.unnamed = self.statements.unnamed
+        effect.here = self.statements.here
+        return effect
+
     cdef int unnamed_ready(self) except -1:
         """The unnamed statement is about to be used: the server is given the one that the client sees."""
         cdef PgStatements statements = self.statements
@@ -112,14 +120,16 @@ cdef class PgExtended(PgLogin):
         if memchr(p + PG_HEADER, 0, end - p - PG_HEADER) != NULL:
             statement = self.statements.portals.get(<bytes>(p + PG_HEADER))
         if statement is None:
-            self.expected.sent(X_RELAY, FE_EXECUTE, XF_COPY)
+            if self.expected.sent(X_RELAY, FE_EXECUTE, XF_COPY):
+                self.taint()                # nothing is known of it
+                self.may_be_ddl()
             return self.relay_message(p, n, total)
         self.qtype = statement.qtype
         self.source = statement.source
         if self.qtype == QT_OTHER:
             self.may_be_ddl()
         if statement.flags & F_DEALLOCATE:
-            self.statements.named.clear()
+            self.statements.era += 1
         if not self.counted:
             self.count_new_alone(
                 (R_NOT_BATCHABLE if not self.in_transaction() else R_IN_TRANSACTION)
@@ -139,8 +149,10 @@ cdef class PgExtended(PgLogin):
             elif p[PG_HEADER] == b"P":
                 self.statements.portals.pop(<bytes>name, None)
             elif name[0] == 0:
-                self.statements.drop_unnamed()
-            else:
+                if self.expected.sent(X_RELAY, FE_CLOSE, 0, self.undo_of(None)):
+                    self.statements.drop_unnamed()
+                return self.relay_message(p, n, total)
+            elif not self.expected.skipping:
                 self.statements.named.pop(<bytes>name, None)
         self.expected.sent(X_RELAY, kind)
         return self.relay_message(p, n, total)
@@ -155,6 +167,7 @@ cdef class PgExtended(PgLogin):
             return NEED_MORE
         if self.expected.copying:
             self.expected.copy_sync = self.expected.copy_data
+            self.flush_sent = False
             return total
         if self.expected.copies:
             if not self.flush_sent:
@@ -222,6 +235,7 @@ cdef class PgExtended(PgLogin):
 
     cdef int on_copy(self, bint inward) except -1:
         """CopyInResponse or CopyOutResponse."""
+        self.flush_sent = False
         self.expected.copy_begun(inward)
         if self.waiting and self.wake_at >= 0:
             self.resume()
@@ -237,9 +251,8 @@ cdef class PgExtended(PgLogin):
         if status == b"I":
             self.transaction_ended(False)
         self.observe(self.engine.now, LK_ALONE)
-        if not self.expected.size:
-            if status == b"I":
-                self.statements.portals.clear()
-            if not self.expected.segment_open:
-                self.all_answered(status != b"I")
+        self.expected.copying = self.expected.copy_sync = False
+        if not self.expected.size and status == b"I":
+            self.statements.portals.clear()
+        self.one_answered(status != b"I")
         return self.moved()

@@ -56,7 +56,7 @@ cdef class PgSegment:
             kind = p[self.at]
             length = <int32_t>tq_be32(p + self.at + 1)
             total = <Py_ssize_t>length + 1
-            if length < 4 or self.at + total > max_bytes:
+            if length < 4 or self.at + total > max_bytes or (PG_ASKS[kind] & AK_BARE and length != 4):
                 return SG_OTHER
             if n - self.at < total:
                 break
@@ -99,6 +99,8 @@ cdef class PgSegment:
         if self.step != ST_BOUND:
             return False
         if kind == FE_DESCRIBE:
+            if w.flags & WF_DESCRIBE:
+                return False
             w.flags |= WF_DESCRIBE
             return total == 7 and m[PG_HEADER] == b"P" and m[PG_HEADER + 1] == 0
         # a limit on rows matters only where rows come back
@@ -117,7 +119,7 @@ cdef class PgSegment:
         cdef const char* end = m + total
         cdef const char* name
         cdef int32_t size
-        cdef int nparams, k
+        cdef int formats, nparams, k
         cdef PgStatement statement
         if end - at < 2 or at[0] != 0:
             return False            # malformed, or a named portal
@@ -130,7 +132,7 @@ cdef class PgSegment:
         else:
             statement = self.statements.find(name, at - name)
         if self.statement is None:
-            if not self.may_gather(statement) or (statement.name and not statement.known):
+            if not self.may_gather(statement) or (statement.name and statement.known != self.statements.era):
                 return False
             self.statement = statement
         elif statement is not self.statement:
@@ -141,10 +143,13 @@ cdef class PgSegment:
         w.sql_start = self.at + (at - m)
         if end - at < 2:
             return False
-        at += 2 + 2 * <Py_ssize_t>tq_be16(at)
+        formats = tq_be16(at)
+        at += 2 + 2 * <Py_ssize_t>formats
         if end - at < 2:
             return False
         nparams = tq_be16(at)
+        if formats > 1 and formats != nparams:
+            return False                    # the server's to refuse
         at += 2
         w.tuples_start = self.at + (at - m)
         for k in range(nparams):

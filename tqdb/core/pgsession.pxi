@@ -74,6 +74,8 @@ cdef class PgSession(PgExtended):
             self.forward(p, used)
             self.skip -= used
             return used
+        if self.left:
+            return n
         if self.state == PG_READY:
             return self.parse_message(p, n)
         return self.parse_login(p, n)
@@ -88,7 +90,8 @@ cdef class PgSession(PgExtended):
         if n < PG_HEADER:
             return NEED_MORE
         length = <int32_t>tq_be32(p + 1)
-        if length < 4 or length >= self.engine.max_message_bytes:
+        if length < 4 or length >= self.engine.max_message_bytes or (
+                PG_ASKS[kind] & AK_SMALL and length > MAX_SMALL_BYTES) or (PG_ASKS[kind] & AK_BARE and length != 4):
             return self.refused("invalid message length")
         total = <Py_ssize_t>length + 1
         if kind == FE_QUERY:
@@ -111,25 +114,26 @@ cdef class PgSession(PgExtended):
             return self.parse_sync(p, n, total)
         if kind == FE_DESCRIBE or kind == FE_CLOSE:
             return self.parse_describe_or_close(kind, p, n, total)
+        if kind == FE_FUNCTION_CALL:
+            if n < PG_HEADER + 4:
+                return NEED_MORE
+            if tq_be32(p + PG_HEADER) not in PG_LARGE_OBJECT_FUNCTIONS:
+                self.taint()                # any function may change the session
         if kind == FE_COPY_DONE or kind == FE_COPY_FAIL:
             self.expected.copy_ended()
         elif kind == FE_COPY_DATA:
             self.expected.copy_data = True
         else:
             self.expected.sent(X_RELAY, kind)
+            self.left = kind == FE_TERMINATE
         return self.relay_message(p, n, total)
 
     # --- simple queries ---------------------------------------------------------------------------------
 
     cdef int expect_query(self, int flags, Change change) except -1:
         """A Query is sent on: it drops the unnamed statement, unless the server skips it."""
-        cdef PgQuery effect = None
         if self.expected.segment_open:
-            effect = PgQuery.__new__(PgQuery)
-            effect.change = change
-            effect.unnamed = self.statements.unnamed
-            effect.here = self.statements.here
-            if not self.expected.sent(X_RELAY, FE_QUERY, flags, effect):
+            if not self.expected.sent(X_RELAY, FE_QUERY, flags, self.undo_of(change)):
                 return 0
         else:
             self.expected.sent(X_RELAY, FE_QUERY, flags, change)
@@ -160,14 +164,13 @@ cdef class PgSession(PgExtended):
             return total
         action = self.consider(p, total, PG_HEADER, total - 1, &s)
         if action == A_HELD:
-            if self.statements.unnamed is not None:
-                self.statements.unnamed = None
-                self.statements.here = False
+            self.statements.unnamed = None
+            self.statements.here = False
             return total
         if action == A_WAIT:
             return WAIT
         if s.flags & F_DEALLOCATE:
-            self.statements.named.clear()
+            self.statements.era += 1
         self.expect_query(XF_COPY if s.flags & (F_COPY | F_UNSURE) else 0, self.change_of(sql, size, &s))
         return self.relay_message(p, n, total)
 
@@ -260,8 +263,7 @@ cdef class PgSession(PgExtended):
         if not held.nwrites:
             if not self.may_hold():
                 return A_WAIT
-        elif held.place != HP_GATHERED or statement.qtype != held.qtype or statement.source is not held.source or (
-                self.held_statement is None):
+        elif held.place != HP_GATHERED or statement is not self.held_statement:
             return self.hold_back(WHEN_FREE)
         self.qtype = statement.qtype
         self.source = statement.source
@@ -299,6 +301,8 @@ cdef class PgSession(PgExtended):
         cdef Py_ssize_t head = w.tuples_start - w.sql_start
         cdef Py_ssize_t tail = w.sql_end - w.tuples_end
         cdef int nparams = tq_be16(p + w.tuples_start - 2)
+        if statement.text is None or tq_be16(PyBytes_AS_STRING(statement.oids)) > nparams:
+            return None                     # the server's to refuse
         if nparams == 0 and count == 1 and w.flags & WF_PARSE and tq_be16(
                 PyBytes_AS_STRING(statement.oids)) == 0 and head == 4:
             sql = p + w.start + statement.sql_start

@@ -3,6 +3,7 @@
 cdef enum:
     MAX_NAMED_STATEMENTS = 5000     # known per session
     MAX_PORTALS = 256
+    MAX_BEFORE = 64                 # unnamed statements that are remembered until the server has answered
     MAX_STATEMENT_BYTES = 16384     # of one that is kept, so that it may be batched
 
 cdef object RESTORED = object()     # effect of an unnamed statement put back: once it is skipped, it is not
@@ -23,7 +24,8 @@ cdef class PgStatement:
     cdef Source source
     cdef uint64_t epoch             # the engine's DDL epoch when the server last saw it
     cdef Change change              # what each execution makes true
-    cdef bint known                 # the server has said that it is there
+    cdef uint64_t known             # era of the session's statements in which the server said that it is there; 0: not yet
+    cdef int depth                  # of the chain of ``before``
     cdef PgStatement before         # unnamed: the one that it replaces, until the server has answered …
     cdef bint before_here           # … and whether the server had that
     cdef Shape shape                # of its last executions …
@@ -38,7 +40,7 @@ cdef class PgStatement:
 
 
 cdef class PgQuery:
-    """Effect of a Query that the server may skip: what it changes, and the unnamed statement that it would drop."""
+    """Effect of a Query, or a Close, that the server may skip: what it changes, the unnamed statement that it drops."""
     cdef Change change
     cdef PgStatement unnamed
     cdef bint here
@@ -55,11 +57,13 @@ cdef class PgStatements:
     cdef dict portals               # name -> PgStatement, of this transaction
     cdef PgStatement unnamed
     cdef bint here
+    cdef uint64_t era               # of named statements: none of an earlier one is sure to be there, or as it was read
 
     def __init__(self):
         self.named = {}
         self.portals = {}
         self.here = True
+        self.era = 1
 
     cdef PgStatement read_parse(self, Stats stats, const char* p, Py_ssize_t total, bint backslash, Scan* s):
         """The statement of a whole Parse message, None if the message is malformed. Fills ``s``."""
@@ -72,7 +76,7 @@ cdef class PgStatements:
             return None
         sql += 1
         nul = <const char*>memchr(sql, 0, end - sql)
-        if nul == NULL or end - nul < 3:
+        if nul == NULL or end - nul < 3 or end - nul != 3 + 4 * <Py_ssize_t>tq_be16(nul + 1):
             return None
         scan_sql(<const uint8_t*>sql, nul - sql, PG, backslash, s)
         statement = PgStatement.__new__(PgStatement)
@@ -115,6 +119,10 @@ cdef class PgStatements:
             return 0
         statement.before = self.unnamed
         statement.before_here = self.here
+        statement.depth = self.unnamed.depth + 1 if self.unnamed is not None else 0
+        if statement.depth > MAX_BEFORE:
+            statement.before = None
+            statement.depth = 0
         self.unnamed = statement
         self.here = True
         return 0
@@ -134,7 +142,7 @@ cdef class PgStatements:
 
     cdef int prepared(self, PgStatement statement) except -1:
         """ParseComplete."""
-        statement.known = True
+        statement.known = self.era
         statement.before = None
         return 0
 
@@ -156,7 +164,7 @@ cdef class PgStatements:
 
     cdef int strings_changed(self) except -1:
         """standard_conforming_strings is another: strings of statements scanned before end elsewhere now."""
-        self.named.clear()
+        self.era += 1
         if self.unnamed is not None:
             self.unnamed.text = None
         return 0

@@ -47,6 +47,7 @@ cdef enum:
     CODE_SSL = 80877103
     CODE_GSSENC = 80877104
     MAX_STARTUP_BYTES = 10000       # MAX_STARTUP_PACKET_LENGTH of the server
+    MAX_SMALL_BYTES = 10000         # PQ_SMALL_MESSAGE_LIMIT of the server
     MAX_AUTH_BYTES = 65536          # PG_MAX_AUTH_TOKEN_LENGTH of the server
     PG_HEADER = 5
 
@@ -151,6 +152,9 @@ PG_ENDING = (b"FATAL", b"PANIC")        # severities with which the server close
 # read-only transaction.
 PG_TABLE_ERRORS = frozenset((b"42501", b"42P01", b"42703", b"3F000", b"25006", b"42P10"))
 
+
+# OIDs of lo_open, lo_close, loread, lowrite and their like, which drivers call by FunctionCall
+PG_LARGE_OBJECT_FUNCTIONS = frozenset((715, 764, 765, 767, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172))
 
 # client encodings in which a byte below 0x80 may be part of a longer character
 PG_UNSAFE_CHARSETS = frozenset(

@@ -74,6 +74,7 @@ cdef class SessionServer(ServerConn):
     cdef int let_go(self, int cause) except -1:
         if self.batch is not None:
             self.engine.cut(self.batch)
+            self.out.clear()                # what is known of it holds: nothing more of it is sent
         self.engine.asking_ended(self.client)
         if not self.client.closing:
             self.client.server_ended()

@@ -18,6 +18,7 @@ cdef class Session(Counted):
     cdef public str database
     cdef History history
     cdef bytes last_words               # what its server connection said when it ended, not relayed yet
+    cdef bint left                      # it has taken its leave: what it sends behind that is nobody's
     cdef bint ddl_open                  # DDL was sent and may not be committed yet
     cdef int wake_at                    # while ``waiting``: number of expectations at which to go on, or WHEN_FREE
     cdef Py_ssize_t skip                # bytes of the current message still to be relayed
@@ -53,6 +54,10 @@ cdef class Session(Counted):
 
     cdef int expect_held(self) except -1:
         """The held messages are about to be sent on the session's own connection: what is expected of them."""
+        return 0
+
+    cdef int removing(self, int count) except -1:
+        """The first ``count`` held writes are about to be taken back."""
         return 0
 
     cdef int internal_words(self) except -1:
@@ -179,6 +184,7 @@ cdef class Session(Counted):
         if s.flags & F_SETLIKE:
             change.text = sql[s.text_start:n]
             change.wait = self.wait_said(change.text)
+            change.epoch = self.engine.settings_epoch
         return change
 
     cdef object wait_said(self, bytes sql):
@@ -212,11 +218,12 @@ cdef class Session(Counted):
         self.ddl_open = True
         return 0
 
-    cdef int all_answered(self, bint transaction_open) except -1:
-        """Everything sent is answered."""
-        self.engine.alone_done(self)
+    cdef int one_answered(self, bint transaction_open) except -1:
+        """A statement is answered, perhaps the last one sent."""
+        if not self.server.queue.size:
+            self.engine.alone_done(self)
         if self.ddl_open and not transaction_open:
-            self.ddl_open = False
+            self.ddl_open = self.server.queue.size > 0
             self.engine.ddl_seen()
         return 0
 
@@ -330,7 +337,7 @@ cdef class Session(Counted):
                 hashlib.blake2b(self.class_key(), digest_size=24).digest())
         group = engine.group_of(self.cls, shape)
         facts = group.facts
-        size = held.new_tuple_bytes(count) if group.merges() else nmsg
+        size = size_in(group, held.new_tuple_bytes(count), nmsg)
         if held.nwrites:
             if group is not <Group>held.where or held.nwrites + count > self.max_held:
                 return self.hold_back(WHEN_FREE)
@@ -428,6 +435,7 @@ cdef class Session(Counted):
         self.out.append_bytes(self.cancelled_answer())
         self.mark()
         self.observe(self.engine.now, LK_ALONE)
+        self.removing(k + 1)
         held.remove_first(k + 1)
         if held.nwrites:
             self.engine.go_alone(held, R_SINGLE)

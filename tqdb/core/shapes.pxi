@@ -108,7 +108,7 @@ cdef class Shapes:
     cdef Shape of_bound(self, int dialect, bytes text, bytes alike, Scan* s, int nparams):
         """The shape of executions of a statement; ``s`` is the scan of ``text``, ``alike`` see ``Shape``."""
         cdef Shape shape
-        key = (dialect, text, alike, FORM_BOUND)
+        key = (dialect, text, alike, nparams)
         found = self.known.get(key)
         if found is not None:
             return <Shape>found

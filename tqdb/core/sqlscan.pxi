@@ -5,6 +5,8 @@
 
 cdef inline int _flags_of_first_word(int w, int dialect) noexcept nogil:
     """What a statement that begins with this word does to the session, as far as the word tells."""
+    if w == W_NONE and dialect == MY:
+        return F_SETLIKE | F_TAINT          # a compound statement may begin with IF, CASE, a label …
     if w == W_SETLIKE or w == W_SET or w == W_NONE:
         return F_SETLIKE
     if w == W_DISCARD:
@@ -74,6 +76,8 @@ cdef inline void _note_word(int w, int first, int second, int previous, int dial
     elif w == W_INSERT_ID:
         if first == W_SET:
             s.flags |= F_TAINT
+    elif first == W_SET and w == W_SELECT:
+        s.flags |= F_TAINT                  # a value that the text does not tell
     elif first == W_SET and second:
         if dialect == PG:
             # for this transaction only; but a plain SET before it in the same message still counts
@@ -87,6 +91,14 @@ cdef inline void _note_word(int w, int first, int second, int previous, int dial
         s.flags |= F_GLOBAL
     elif first == W_WITH and s.qtype == QT_SELECT and w >= W_INSERT and w <= W_REPLACE:
         s.qtype = _qtype_of(w)
+
+
+cdef inline bint _opens_assignment(const uint8_t* p, Py_ssize_t i) noexcept nogil:
+    """Whether what stands at i is the next thing that a SET assigns to: behind a comma."""
+    i -= 1
+    while i >= 0 and CHAR_CLASS[p[i]] == CC_SPACE:
+        i -= 1
+    return i >= 0 and p[i] == b","
 
 
 cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, Scan* s) noexcept nogil:
@@ -165,6 +177,9 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
                     s.verb = w
                     s.qtype = _qtype_of(w)
             else:
+                if nth == 2 and first == W_BEGIN and dialect == MY and not (
+                        j - i == 4 and same_word(p + i, b"work", 4)):
+                    s.flags |= F_SETLIKE | F_TAINT | F_DDL      # BEGIN NOT ATOMIC: anything may follow
                 if w != W_NONE:
                     _note_word(w, first, nth == 2, previous, dialect, s)
                 elif dialect == PG and j - i >= 7 and same_word(p + i, b"pg_temp", 7):
@@ -209,6 +224,11 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
             elif cls == CC_RPAREN:
                 depth -= 1
             j = i + 1
+            if p[i] == b"@" and first == W_SET and dialect == MY:
+                if j < n and p[j] == b"@":
+                    j += 1
+                elif nth > 2 and not _opens_assignment(p, i):
+                    s.flags |= F_TAINT      # a user variable's value, which the text does not tell
             if cls != CC_LPAREN:
                 previous = W_NONE
         if nth == 1 and cls != CC_WORD:

@@ -77,6 +77,7 @@ cdef enum Word:
     W_SYSTEM         # ALTER SYSTEM / ROLE / USER / DATABASE: settings of sessions to come
     W_INSERT_ID
     W_COPY
+    W_BEGIN
 
 ctypedef struct WordEntry:
     char[24] text
@@ -93,7 +94,7 @@ def _fill_word_table():
     words = {
         W_INSERT: "insert", W_UPDATE: "update", W_DELETE: "delete", W_REPLACE: "replace",
         W_SELECT: "select", W_WITH: "with", W_SHOW: "show", W_VALUES: "values", W_SET: "set",
-        W_NEUTRAL: "table explain analyze vacuum begin start commit rollback end abort savepoint "
+        W_NEUTRAL: "table explain analyze vacuum start commit rollback end abort savepoint "
                    "release fetch move close declare listen unlisten notify checkpoint desc describe "
                    "merge comment optimize check repair help refresh reindex cluster handler "
                    "signal cache purge",
@@ -107,7 +108,7 @@ def _fill_word_table():
         W_LAST_ID: "last_insert_id identity",
         W_DIAGNOSTICS: "warnings errors warning_count error_count diagnostics",
         W_ROW_COUNT: "row_count found_rows", W_DEALLOCATE: "deallocate",
-        W_RETURNING: "returning", W_KILL: "kill", W_COPY: "copy",
+        W_RETURNING: "returning", W_KILL: "kill", W_COPY: "copy", W_BEGIN: "begin",
         W_TQDB: "tqdb pg_tqdb_status", W_LITERAL: "null true false default",
         W_SYSTEM: "system role user database", W_INSERT_ID: "insert_id rand_seed1 rand_seed2 "
                   "client_min_messages",
