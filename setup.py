@@ -15,8 +15,8 @@ from setuptools import Extension, setup
 
 DEBUG = os.environ.get("TQDB_DEBUG") == "1"
 VARIANT = os.environ.get("TQDB_VARIANT", "")
-# compiler's flags, linker's flags; the code is the ordinary build's: no checks that it does not have. Functions and loops
-# are aligned because their place alone made the scanner up to 20 % slower from one build to the next.
+# compiler's flags, linker's flags; the code is the ordinary build's: no checks that it does not have. Functions and
+# loops are aligned because their place alone made the scanner up to 20 % slower from one build to the next.
 VARIANTS = {
     "": (["-O3", "-fno-strict-aliasing", "-falign-functions=64", "-falign-loops=32"], []),
     "sanitize": (["-O1", "-g", "-UNDEBUG", "-fno-strict-aliasing", "-fno-wrapv", "-fno-omit-frame-pointer",

@@ -372,8 +372,8 @@ def run_on_mariadb_table(mariadb, proxy, my, table, make):
     def work(i):
         with mariadb.connect(proxy.mariadb_port, database="d") as connection, connection.cursor() as cursor:
             # the first ones wait for what the catalogue says, however long it takes
-            return [cursor.execute(f"{'/* max_wait_ms:1000 */ ' if n == 0 else HINT}INSERT INTO {table} (a) VALUES ({n})")
-                    for n in range(6)]
+            hints = ["/* max_wait_ms:1000 */ ", *[HINT] * 5]
+            return [cursor.execute(f"{hint}INSERT INTO {table} (a) VALUES ({n})") for n, hint in enumerate(hints)]
 
     assert together(6, work) == [[1] * 6] * 6
 

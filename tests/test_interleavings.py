@@ -34,8 +34,8 @@ SIZES = (0, 1, 7)
 def copy_of(how: str, outcome: str, key: int) -> bytes:
     """A whole COPY conversation sent in one go.
 
-    ``how``: a Query, a Query that copies twice, extended messages with the one Sync behind the data, or with another in front of it as libpq
-    sends, which the server ignores while it copies but answers if the COPY has failed.
+    ``how``: a Query, a Query that copies twice, extended messages with the one Sync behind the data, or with another in
+    front of it as libpq sends, which the server ignores while it copies but answers if the COPY has failed.
     """
     sql = COPY.replace("t (", "no_such_table (") if outcome == "no table" else COPY
     end = talk.copy_fail() if outcome == "failed" else COPY_DONE

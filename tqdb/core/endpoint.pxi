@@ -131,7 +131,7 @@ cdef class Endpoint:
         """
         cdef Py_ssize_t i = 0
         cdef Py_ssize_t used
-        cdef Py_ssize_t unlooked = 0    # bytes, and a message's worth of them for each message, since the clock was seen
+        cdef Py_ssize_t unlooked = 0    # bytes since the clock was seen, and as many for each message as make a slice
         cdef double began = 0
         cdef double now
         while i < n and not self.closing:

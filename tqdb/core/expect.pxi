@@ -24,7 +24,7 @@ ctypedef struct Expected:
     uint8_t owner           # Owner
     uint8_t message         # type of the frontend message, or the command
     uint8_t flags           # ExpectFlag bits
-    int count               # X_BATCH: answers that it stands for; XF_COPY: CopyDone and CopyFail sent ahead of its copies
+    int count               # X_BATCH: answers that it stands for; XF_COPY: CopyDone, CopyFail sent ahead of its copies
 
 
 cdef class Expectations:

@@ -4,7 +4,7 @@
 
 cdef enum:
     MAX_GROUPS_PER_CLASS = 2000
-    MAX_STATEMENT = 0xFFFFFF - 262144 # bytes of a batch's statement: what one packet of MariaDB's holds, with room
+    MAX_STATEMENT = 0xFFFFFF - 262144  # bytes of a batch's statement: what one packet of MariaDB's holds, with room
 
 cdef double FACTS_SECONDS = 60.0
 cdef double FACTS_RETRY_SECONDS = 2.0    # after the catalogue has answered with an error

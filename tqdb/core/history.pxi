@@ -4,7 +4,7 @@ cdef class Change:
     """What is true of a session once a statement of its is answered: goes with the expectation of that answer."""
     cdef int flags                  # ScanFlag bits of the statement
     cdef bytes text                 # of a SET-like one, None for others
-    cdef uint64_t epoch             # of settings outside of the session, which its text may refer to (DEFAULT, @@global.x)
+    cdef uint64_t epoch             # of settings outside of the session, which its text may mean (DEFAULT, @@global.x)
     cdef object wait                # what it says of max_wait_ms: a number, "startup", or None
     cdef bint reset                 # the session is as after its login
     cdef bint charset               # the client character set becomes one that is not safe

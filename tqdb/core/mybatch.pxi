@@ -251,7 +251,7 @@ cdef class MyBatchServer(SessionServer):
         return self.advance(batch, EV_GOOD)
 
     cdef int rolled_back(self, Batch batch) except -1:
-        """The rows in front of the one that made a merged INSERT fail have changed the connection's LAST_INSERT_ID()."""
+        """The rows in front of the one that made a merged INSERT fail have changed LAST_INSERT_ID() there."""
         if batch.method != M_MULTI_ROW or self.closing:
             return 0
         if self.my.insert_id_known:

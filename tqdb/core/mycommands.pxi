@@ -215,8 +215,9 @@ cdef class MyCommands(MyLogin):
             return self.wait_for(WHEN_FREE)
         if n < OVERSIZE_HEAD:
             return NEED_MORE
+        if not self.restored():
+            return WAIT
         n = min(n, MY_HEADER + length)
-        self.restore_if_due()
         if command == COM_QUERY and length < MY_MAX_PACKET:
             self.note_oversize(p + MY_HEADER + 1, n - MY_HEADER - 1, self.backslash())
         else:
@@ -235,7 +236,8 @@ cdef class MyCommands(MyLogin):
         cdef Change change
         cdef MyReset reset
         if command == COM_INIT_DB:
-            self.restore_if_due()
+            if not self.restored():
+                return WAIT
             change = Change.__new__(Change)
             change.text = b"use " + said
             change.database = said
@@ -280,8 +282,11 @@ cdef class MyCommands(MyLogin):
         cdef const char* sql = p + MY_HEADER + 1
         cdef Py_ssize_t n = length - 1
         scan_sql(<const uint8_t*>sql, n, MY, self.backslash(), &s)
-        if s.flags & (F_STATUS | F_KILL) and not self.has_held() and self.parse_own(sql, &s):
-            return MY_HEADER + length
+        if s.flags & (F_STATUS | F_KILL) and not self.has_held():
+            if not self.restored():
+                return WAIT
+            if self.parse_own(sql, &s):
+                return MY_HEADER + length
         action = self.consider(p, MY_HEADER + length, MY_HEADER + 1, MY_HEADER + length, &s)
         if action == A_HELD:
             self.held_statement = None
@@ -290,8 +295,8 @@ cdef class MyCommands(MyLogin):
             return WAIT
         flags = XF_PLAIN if s.verb >= W_INSERT and s.verb <= W_SELECT and not s.flags & (F_MULTI | F_UNSURE) else 0
         if self.must_restore(&s):
-            if s.flags & F_ROW_COUNT and self.busy():
-                return self.wait_for(0)         # for the number of rows
+            if self.busy():
+                return self.wait_for(0)         # what is under way may say it differently
             self.restore_and_ask(sql, n, &s, flags)
             return MY_HEADER + length
         self.stale_diagnostics = False
@@ -311,7 +316,6 @@ cdef class MyCommands(MyLogin):
             return False
         self.set_source(s)
         self.count_new_alone(R_NO_HINT)
-        self.restore_if_due()
         self.expect(COM_QUERY)
         self.server.out.append_bytes(my_command(COM_QUERY, text))
         self.server.mark()
@@ -359,10 +363,15 @@ cdef class MyCommands(MyLogin):
         self.server.out.append_bytes(my_command(COM_QUERY, sql))
         return self.server.mark()
 
-    cdef inline int restore_if_due(self) except -1:
-        if self.insert_id_due or self.stale_diagnostics:
-            self.restore()
-        return 0
+    cdef inline bint restored(self) except -1:
+        """Nothing is left to put right; False: not before what is under way is answered, see ``wake_at``."""
+        if not self.insert_id_due and not self.stale_diagnostics:
+            return True
+        if self.busy():
+            self.wake_at = 0
+            return False
+        self.restore()
+        return True
 
     cdef int restore_and_ask(self, const char* sql, Py_ssize_t n, Scan* s, int flags) except -1:
         cdef bytes text = None

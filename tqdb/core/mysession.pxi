@@ -10,9 +10,10 @@ cdef class MySession(MyCommands):
         cdef Py_ssize_t n = length - 1
         cdef MyStatement statement = MyStatement.__new__(MyStatement)
         cdef bytes text
+        if not self.restored():
+            return WAIT
         scan_sql(<const uint8_t*>sql, n, MY, self.backslash(), &s)
         self.set_source(&s)
-        self.restore_if_due()
         statement.qtype = s.qtype
         statement.hinted = s.hinted
         statement.wait_ms = s.wait_ms
@@ -62,8 +63,12 @@ cdef class MySession(MyCommands):
                 return MY_HEADER + length
             if action == A_WAIT:
                 return WAIT
+            if self.must_restore_for(statement):
+                self.restore()              # nothing is under way: see ``may_hold``
         elif self.has_held():
             return self.wait_for(WHEN_FREE)
+        elif not self.restored():
+            return WAIT
         else:
             self.qtype = statement.qtype
             self.source = statement.source
@@ -84,6 +89,8 @@ cdef class MySession(MyCommands):
     cdef Py_ssize_t relay_execute(self, int command, MyStatement statement, const char* p, Py_ssize_t n,
                                   Py_ssize_t length) except -1:
         """An execution that is not to be gathered is counted and sent on."""
+        if (statement is None or self.must_restore_for(statement)) and not self.restored():
+            return WAIT
         self.qtype = QT_OTHER
         self.source = self.engine.stats.none
         if statement is None or statement.unread:
@@ -105,14 +112,11 @@ cdef class MySession(MyCommands):
         cdef Py_ssize_t here = min(n, MY_HEADER + length)
         cdef int flags = 0
         if statement is None:
-            self.restore_if_due()
             self.insert_id_known = False
             self.expect(command)
             return self.relay_packet(p, n, length)
         if command == COM_STMT_EXECUTE:
             types_at = self.types_of(statement, length)
-        if self.must_restore_for(statement):
-            self.restore()
         self.note_insert_id(statement.flags, W_NONE if statement.qtype == QT_OTHER else W_INSERT)
         if statement.qtype <= QT_SELECT:
             flags = XF_PLAIN

@@ -160,8 +160,8 @@ cdef class PgExtended(PgLogin):
     cdef Py_ssize_t parse_sync(self, const char* p, Py_ssize_t n, Py_ssize_t total) except -1:
         """A Sync is ignored by a server that copies in: it goes on only when that is known.
 
-        In front of the data the server would have read it as part of the copy, for sure. Behind data that turns out to be
-        in error it may have ended the skipping: see ``on_error``.
+        In front of the data the server would have read it as part of the copy, for sure. Behind data that turns out to
+        be in error it may have ended the skipping: see ``on_error``.
         """
         if n < total:
             return NEED_MORE

@@ -24,7 +24,7 @@ cdef class PgStatement:
     cdef Source source
     cdef uint64_t epoch             # the engine's DDL epoch when the server last saw it
     cdef Change change              # what each execution makes true
-    cdef uint64_t known             # era of the session's statements in which the server said that it is there; 0: not yet
+    cdef uint64_t known             # era of the session's statements in which the server said it is there; 0: not yet
     cdef int depth                  # of the chain of ``before``
     cdef PgStatement before         # unnamed: the one that it replaces, until the server has answered …
     cdef bint before_here           # … and whether the server had that

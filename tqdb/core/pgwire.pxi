@@ -154,7 +154,8 @@ PG_TABLE_ERRORS = frozenset((b"42501", b"42P01", b"42703", b"3F000", b"25006", b
 
 
 # OIDs of lo_open, lo_close, loread, lowrite and their like, which drivers call by FunctionCall
-PG_LARGE_OBJECT_FUNCTIONS = frozenset((715, 764, 765, 767, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172))
+PG_LARGE_OBJECT_FUNCTIONS = frozenset(
+    (715, 764, 765, 767, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172))
 
 # client encodings in which a byte below 0x80 may be part of a longer character
 PG_UNSAFE_CHARSETS = frozenset(
