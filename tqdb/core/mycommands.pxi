@@ -88,10 +88,13 @@ cdef class MyCommands(MyLogin):
         cdef Held held = self.held
         cdef MyStatement statement = self.held_statement
         cdef int k
-        # a single row tells its id in its OK packet; several rows or RETURNING rows do not
+        # a single row's OK packet tells its id, if the server has made it; several rows or RETURNING rows do not
         if self.insert_id_due and held.qtype != QT_UPDATE and held.qtype != QT_DELETE and not (
-                held.shape.form == FORM_CUT and held.rows == 1 and not held.shape.verdict.returning):
+                held.shape.form == FORM_CUT and held.rows == 1 and not held.shape.verdict.returning
+                and self.alone_in is not None and self.alone_in.merges() and self.alone_in.facts.id_step):
             self.restore()
+        if held.shape.verdict.returning:
+            self.insert_id_known = False
         self.stale_diagnostics = False
         if statement is not None:
             self.tell_types(held, statement)

@@ -1,0 +1,134 @@
+"""What a fault inside leaves of a batch of PostgreSQL's, and what sessions and gathered writes keep in memory."""
+
+import gc
+import socket
+
+import pytest
+from tqdb._core import PgSession, Stream
+
+from tests.model import talk
+from tests.model.talk import EXECUTE, SYNC, parse
+from tests.sansio import Hooks
+from tests.test_faults_postgres import IN_BLOCK, WRITE, WRITE_DONE, pair
+from tests.test_sans_io import logged_in, two_in_a_batch, who_leads
+from tests.wire import READY, pg
+
+
+class Poller:
+    """The loop's side of a ``Stream``, which may fail to say what it waits for."""
+
+    broken = False
+
+    def set_interest(self, stream, want, new):
+        if self.broken:
+            raise MemoryError("no room")
+
+    def forget(self, stream):
+        pass
+
+
+def test_an_error_before_commit_is_sent():
+    """The leader's connection breaks inside when COMMIT has been put ready: it is not sent, the other goes alone."""
+    a, server_a, b, server_b = two_in_a_batch()
+    leader, other = who_leads(server_a, server_b)
+    leads, joined = (a, b) if leader is server_a else (b, a)
+    mine, theirs = socket.socketpair()
+    with theirs:
+        mine.setblocking(False)
+        theirs.settimeout(5)
+        poller = Poller()
+        stream = Stream(mine, leader, poller)
+        theirs.send(IN_BLOCK + pg(b"C", b"INSERT 0 2\0") + pg(b"Z", b"T"))
+        poller.broken = True
+        stream.on_io(1)
+        assert theirs.recv(1000) == b""
+    assert other.take_out() == WRITE and joined.take_out() == b""
+    assert leads.closing and talk.sqlstates(leads.take_out()) == ["08006"]
+    other.receive(WRITE_DONE)
+    assert joined.take_out() == WRITE_DONE
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+SIZE = 20_000
+PADDED = {
+    "comment in front": lambda pad: talk.query(f"/*{pad}*//* max_wait_ms:1000 */ INSERT INTO t (a) VALUES (1)"),
+    "comment within": lambda pad: talk.query(f"/* max_wait_ms:1000 */ INSERT /*{pad}*/ INTO t (a) VALUES (1)"),
+    "comment behind": lambda pad: talk.query(f"/* max_wait_ms:1000 */ INSERT INTO t (a) VALUES (1) /*{pad}*/"),
+    "space behind": lambda pad: talk.query(f"/* max_wait_ms:1000 */ INSERT INTO t (a) VALUES (1){' ' * len(pad)}"),
+    "value": lambda pad: talk.query(f"/* max_wait_ms:1000 */ INSERT INTO t (a) VALUES ('{pad}')"),
+    "parameter": lambda pad: talk.unit("/* max_wait_ms:1000 */ INSERT INTO t (a) VALUES ($1)", (pad,)),
+    "comment of Parse": lambda pad: talk.unit(f"/*{pad}*//* max_wait_ms:1000 */ INSERT INTO t (a) VALUES ($1)", (1,)),
+}
+
+
+@pytest.mark.parametrize("form", PADDED)
+def test_what_gathered_writes_keep(form):
+    """A client sends ahead writes that are long by what no batch needs: few are gathered, for their texts are kept.
+
+    Short ones of the same form are: the bound is one of bytes.
+    """
+    for size in (0, SIZE):
+        hooks, *_, b, _ = pair()
+        hooks.engine.max_wait_ms = 1000
+        hooks.engine.max_batch_bytes = 5 * SIZE
+        most = 0
+        for _ in range(60):
+            b.receive(PADDED[form]("x" * size))
+            most = max(most, hooks.engine.gathered)
+        assert most * size <= 4 * hooks.engine.max_batch_bytes if size else most == 60, most
+
+
+def sessions() -> int:
+    gc.collect()
+    return sum(isinstance(o, PgSession) for o in gc.get_objects())
+
+
+@pytest.mark.parametrize("end", ["answered", "rolled back", "lost"])
+def test_sessions_that_shared_a_batch_are_forgotten(end):
+    """Two clients wrote in one batch and have gone: neither is kept, as the last leader or otherwise."""
+    before = sessions()
+    hooks, a, server_a, b, server_b = pair()        # the engine lives on
+    b.receive(WRITE)
+    a.receive(WRITE)
+    leader, _ = who_leads(server_a, server_b)
+    if end == "answered":
+        leader.receive(IN_BLOCK + pg(b"C", b"INSERT 0 2\0") + pg(b"Z", b"T"))
+        leader.take_out()
+        leader.receive(pg(b"C", b"COMMIT\0") + READY)
+    elif end == "rolled back":
+        leader.receive(IN_BLOCK + pg(b"C", b"INSERT 0 1\0") + pg(b"Z", b"T"))
+        leader.take_out()
+        leader.receive(pg(b"C", b"ROLLBACK\0") + READY)
+        for server in (server_a, server_b):
+            server.take_out()
+            server.receive(WRITE_DONE)
+    else:
+        leader.receive_eof()
+    assert sessions() > before
+    for endpoint in (a, b):
+        endpoint.receive_eof()
+    for server in (server_a, server_b):
+        server.take_out()
+        server.abort()
+    del a, b, server_a, server_b, leader, endpoint, server, _
+    hooks.server = None
+    hooks.engine.tick(hooks.engine.now + 100)
+    assert sessions() <= before
+
+
+@pytest.mark.parametrize("said", [parse("SELECT 1"), parse("SELECT 1") + talk.bind() + EXECUTE + SYNC,
+                                  talk.query("SELECT 1")], ids=["Parse", "unit", "Query"])
+def test_a_long_row_of_messages_ends_at_once(said):
+    """A client sends ahead more than is ever answered, and goes: nothing of it is kept, however long the row."""
+    before = sessions()
+    hooks = Hooks()
+    a, server = logged_in(hooks)
+    for _ in range(200):
+        a.receive(said * 200)
+        server.take_out()
+    a.receive_eof()
+    server.abort()
+    del a, server
+    hooks.server = None
+    assert sessions() <= before
