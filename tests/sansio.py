@@ -3,6 +3,7 @@
 from tqdb._core import Engine, MyServer, PgServer, PgSession
 
 from tqdb import policy
+from tqdb.catalog import sessions
 
 # tests make the statements of many connections' lives in a moment: what parsers may cost is not theirs to bound
 policy._parsers.burst = policy._parsers.left = 3600.0
@@ -23,6 +24,8 @@ class Hooks:
     row_count_sql = staticmethod(policy.row_count_sql)
     probe_sql = staticmethod(policy.probe_sql)
     judge = staticmethod(policy.judge)
+    session_sql = staticmethod(sessions.session_sql)
+    judge_session = staticmethod(sessions.judge_session)
 
     def __init__(self, **options):
         self.engine = Engine(self, **options)

@@ -251,11 +251,18 @@ class Client:
         self.server.take_out()
         self.server.receive(my_ok(seq=2))
         self.session.take_out()
+        self.like = b"the others"
+        self.asked = 0
 
     def sends(self, data: bytes) -> bytes:
-        """What the server then gets."""
+        """What the server then gets. It answers at once when it is asked what the session is ``like``."""
         self.session.receive(data)
-        return bytes(self.server.take_out())
+        sent = bytes(self.server.take_out())
+        if b"information_schema.SYSTEM_VARIABLES" in sent:
+            self.asked += 1
+            self.server.receive(my_result(b"like", self.like))
+            sent = bytes(self.server.take_out())
+        return sent
 
     def gets(self, data: bytes) -> bytes:
         """What the client gets of the server's answer."""
@@ -358,11 +365,8 @@ GLOBAL = sql("SET GLOBAL time_zone = '+03:00'")
 RESET, PING = [(talk.COM_RESET, OK)], [(talk.COM_PING, OK)]
 REFUSED = [(change_user(), my_error(1045))]
 # what one says, what the other says, what a third says in between
-APART = {
-    "SET": (ZONE, [], []),
-    "refused user": (ZONE + REFUSED + PING, ZONE, []),
-    "refused user, nothing set": (REFUSED + PING, [], []),
-    "refused user twice": (ZONE + REFUSED + REFUSED + PING, ZONE + PING, []),
+ASKED = {
+    "SET, nothing": (ZONE, [], []),
     "reset, SET GLOBAL": (RESET, RESET, GLOBAL),
     "DEFAULT, SET GLOBAL": (sql("SET time_zone = DEFAULT"), sql("SET time_zone = DEFAULT"), GLOBAL),
     "@@global, SET GLOBAL": (sql("SET time_zone = @@global.time_zone"),) * 2 + (GLOBAL,),
@@ -377,32 +381,48 @@ APART = {
     "variable in a call": (sql("SET time_zone = CONCAT(@tz, '')"), sql("SET time_zone = CONCAT(@tz, '')"), []),
     "second variable": (sql("SET @a = 1, time_zone = @tz"), sql("SET @a = 1, time_zone = @tz"), []),
     "SELECT": (sql("SET time_zone = (SELECT z FROM zones)"), sql("SET time_zone = (SELECT z FROM zones)"), []),
-}
-TOGETHER = {
-    "nothing": ([], [], []),
-    "SET": (ZONE, ZONE, []),
     "reset": (OTHER + RESET, ZONE + RESET, []),
     "user": ([*ZONE, (change_user(), OK)], [*OTHER, (change_user(), OK)], []),
     "DEFAULT": (sql("SET time_zone = DEFAULT"), sql("SET time_zone = DEFAULT"), []),
     "system variable": (sql("SET sql_mode = CONCAT(@@sql_mode, ',ANSI')"),) * 2 + ([],),
+}
+SAME = {
+    "nothing": ([], [], []),
+    "SET": (ZONE, ZONE, []),
     "transaction": (sql("BEGIN WORK", "COMMIT"), sql("START TRANSACTION", "COMMIT"), []),
+}
+NEVER = {
+    "refused user": (ZONE + REFUSED + PING, ZONE, []),
+    "refused user, nothing set": (REFUSED + PING, [], []),
+    "refused user twice": (ZONE + REFUSED + REFUSED + PING, ZONE + PING, []),
 }
 
 
-@pytest.mark.parametrize("name", [*[f"apart: {name}" for name in APART], *[f"together: {name}" for name in TOGETHER]])
-def test_who_may_be_in_a_batch_with_whom(name):
-    """Two clients have said this and that, then both write: they are in one batch only if what the text tells makes
-    their sessions alike."""
-    kind, _, name = name.partition(": ")
-    one, other, between = (APART if kind == "apart" else TOGETHER)[name]
-    hooks = Hooks()
-    hooks.engine.tick(1000.0)
-    a, b, c = Client(hooks), Client(hooks), Client(hooks)
+@pytest.mark.parametrize("alike", [True, False])
+@pytest.mark.parametrize("name", [*ASKED, *SAME, *NEVER])
+def test_who_may_be_in_a_batch_with_whom(name, alike):
+    """Two clients that were alike have said this and that, then both write. What the server says of them decides; it
+    is not asked what the same plain SETs make of sessions that were alike."""
+    one, other, between = {**ASKED, **SAME, **NEVER}[name]
+    hooks, (a, b, _) = clients(INSERT, 3)           # the third one could still write
+    c = Client(hooks)
     for client, said in ((a, one), (c, between), (b, other)):
         for command, answer in said:
             client.do(command, answer)
-    got = [bool(client.sends(my_query(INSERT))) for client in (a, b)]
-    assert got == ([True, True] if kind == "apart" else [True, False])
+    if not alike:
+        a.like = b"not the others"
+    asked = a.asked, b.asked
+    sent = {client: client.sends(my_query(INSERT)) for client in (a, b)}
+    for client in (a, b):
+        if b"@@sql_mode" in sent[client]:
+            client.gets(my_result(*MY_FACTS))
+    hooks.engine.tick(1010.0)
+    together = (alike or name in SAME) and name not in NEVER
+    assert hooks.engine.batches_running == together
+    if name in SAME:
+        assert b.asked == asked[1]
+    elif name in ASKED:
+        assert (a.asked > asked[0]) is bool(one) and (b.asked > asked[1]) is bool(other)
 
 
 @pytest.mark.parametrize("extra", [0, 1024], ids=["pad", "nopad"])

@@ -10,7 +10,7 @@ from tests.model import talk
 from tests.model.talk import EXECUTE, SYNC, parse
 from tests.sansio import Hooks
 from tests.test_faults_postgres import IN_BLOCK, WRITE, WRITE_DONE, pair
-from tests.test_sans_io import logged_in, two_in_a_batch, who_leads
+from tests.test_sans_io import answer_session, logged_in, two_in_a_batch, who_leads
 from tests.wire import READY, pg
 
 
@@ -69,8 +69,11 @@ def test_what_gathered_writes_keep(form):
     Short ones of the same form are: the bound is one of bytes.
     """
     for size in (0, SIZE):
-        hooks, *_, b, _ = pair()
+        hooks, *_, b, server_b = pair()
         hooks.engine.max_wait_ms = 1000
+        b.receive(WRITE)
+        answer_session(server_b)
+        assert b.cancel_waiting()
         hooks.engine.max_batch_bytes = 5 * SIZE
         most = 0
         for _ in range(60):
@@ -90,6 +93,7 @@ def test_sessions_that_shared_a_batch_are_forgotten(end):
     before = sessions()
     hooks, a, server_a, b, server_b = pair()        # the engine lives on
     b.receive(WRITE)
+    answer_session(server_b)
     a.receive(WRITE)
     leader, _ = who_leads(server_a, server_b)
     if end == "answered":

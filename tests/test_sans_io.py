@@ -6,7 +6,7 @@ import pytest
 from tqdb._core import MySession, PgSession
 
 from tests.sansio import Hooks
-from tests.wire import COLUMNS, GREETING, HANDSHAKE, MY_OK, PG_FACTS, PG_LOGIN, READY, STARTUP, my, pg
+from tests.wire import COLUMNS, GREETING, HANDSHAKE, MY_OK, PG_FACTS, PG_LOGIN, READY, STARTUP, my, pg, pg_fields
 
 INSERT = b"/* max_wait_ms:5 */ INSERT INTO t (a) VALUES (1)"
 
@@ -102,8 +102,15 @@ def logged_in(hooks, address=""):
     return session, server
 
 
+def answer_session(server, like=b"u"):
+    """A session's first write asks what it is like."""
+    assert b"pg_settings" in server.take_out()
+    server.receive(COLUMNS + pg(b"D", pg_fields(b"user", like)) + pg(b"C", b"SELECT 1\0") + READY)
+
+
 def answer_probe(session, server):
     """The first write asks the catalogue; with nobody to wait for it then goes alone."""
+    answer_session(server)
     assert b"pg_catalog" in server.take_out()
     server.receive(COLUMNS + PG_FACTS + pg(b"C", b"SELECT 1\0") + READY)
     assert server.take_out() == pg(b"Q", INSERT + b"\0")
@@ -119,6 +126,7 @@ def two_in_a_batch():
     answer_probe(a, server_a)
     b, server_b = logged_in(hooks)
     b.receive(pg(b"Q", INSERT + b"\0"))
+    answer_session(server_b)
     a.receive(pg(b"Q", INSERT + b"\0"))
     return a, server_a, b, server_b
 
@@ -139,6 +147,7 @@ def test_a_batch_byte_by_byte(size):
     answer_probe(a, server_a)
     b, server_b = logged_in(hooks)
     b.receive(pg(b"Q", INSERT + b"\0"))             # joins a's group, where a may still come: gathered
+    answer_session(server_b)
     assert server_b.take_out() == b"" and b.waits
     a.receive(pg(b"Q", INSERT.replace(b"(1)", b"(2)") + b"\0"))
     sent = server_a.take_out()                      # a led nothing yet; the leader is a member either way

@@ -12,6 +12,7 @@ import heapq
 import logging
 import sys
 from collections import OrderedDict, deque
+from weakref import WeakValueDictionary
 
 log = logging.getLogger("tqdb.core")
 
@@ -20,6 +21,7 @@ include "core/stats.pxi"
 include "core/exposition.pxi"
 include "core/sqlwords.pxi"
 include "core/sqltokens.pxi"
+include "core/sqlcalls.pxi"
 include "core/sqltuples.pxi"
 include "core/sqlscan.pxi"
 include "core/expect.pxi"
@@ -34,6 +36,7 @@ include "core/depart.pxi"
 include "core/engine.pxi"
 include "core/history.pxi"
 include "core/counted.pxi"
+include "core/alike.pxi"
 include "core/session.pxi"
 include "core/server.pxi"
 include "core/pgwire.pxi"

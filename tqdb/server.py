@@ -11,6 +11,7 @@ from selectors import EVENT_READ
 from tqdb import policy
 from tqdb._core import Engine, MyServer, MySession, PgServer, PgSession, Stats, Stream
 from tqdb.backends import BackendState, Connector, tune
+from tqdb.catalog import sessions
 from tqdb.config import Config, differences, read_file
 from tqdb.errors import ConfigError, TqdbError
 from tqdb.http import HttpServer
@@ -45,7 +46,9 @@ class Server:
     killed_query = _hook(policy.killed_query)
     row_count_sql = _hook(policy.row_count_sql)
     judge = _hook(policy.judge, (False, "table", False, 0, 0, 0.0))
+    judge_session = _hook(sessions.judge_session, (True, b"", 0.0))
     probe_sql = staticmethod(policy.probe_sql)
+    session_sql = staticmethod(sessions.session_sql)
 
     def __init__(self, config: Config):
         self.config = config

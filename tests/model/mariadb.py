@@ -207,6 +207,9 @@ class MyModel(MyRunner):
         if "information_schema.TABLES t" in text:
             self.store.heard.append((self.number, "catalogue"))
             return self.put_answer(self.facts(text), False)
+        if "information_schema.SYSTEM_VARIABLES" in text:
+            self.store.heard.append((self.number, "session"))
+            return self.put_answer(self.likeness(), False)
         statements = self.read(text)
         if not statements:
             raise MyError(1065, "42000", "Query was empty")

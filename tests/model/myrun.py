@@ -263,7 +263,13 @@ class MyRunner:
         self.row_count = affected
         return Answer(affected=affected, insert_id=insert_id, info=info)
 
-    # --- the catalogue ------------------------------------------------------------------------------------------
+    # --- the proxy's questions ----------------------------------------------------------------------------------
+
+    def likeness(self) -> Answer:
+        """What the session is like."""
+        values = {**self.settings, "database": self.database, "~idle": self.settings["wait_timeout"], "~alone": 0}
+        return Answer([("name", "text"), ("value", "text")],
+                      [[name, str(value)] for name, value in values.items() if name not in NOT_IN_STAMP])
 
     def facts(self, text: str) -> Answer:
         """The proxy's question about a table, whose name stands in its last line in hexadecimal."""

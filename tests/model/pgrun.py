@@ -242,7 +242,16 @@ class PgRunner:
                 count += 1
         return f"COPY {count}"
 
-    # --- the catalogue --------------------------------------------------------------------------------------
+    # --- the proxy's questions ------------------------------------------------------------------------------
+
+    def put_likeness(self) -> None:
+        """What the session is like."""
+        columns = [("name", "text"), ("value", "text")]
+        values = {**self.settings.values, "user": self.user, "~idle": "0", "~alone": "false"}
+        self.put_columns(columns, [])
+        for name, value in values.items():
+            self.put_row([name, value], columns, [])
+        self.put(b"C", b"SELECT %d\0" % len(values))
 
     def put_facts(self, text: str) -> None:
         """The proxy's question about a table, whose name stands in its last line."""

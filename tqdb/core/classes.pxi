@@ -24,6 +24,16 @@ cdef class TableFacts:
         self.waiting = []
 
 
+cdef class Family:
+    """Sessions that logged in alike: those of them whose servers are being asked may turn out to be of any class."""
+    cdef object __weakref__
+    cdef int asking                 # servers that are being asked what their session is like
+    cdef list lingering             # groups that could leave but for them
+
+    def __init__(self):
+        self.lingering = []
+
+
 cdef class SessionClass:
     """Sessions that would answer any write alike: same backend, identity, parameters, history of SETs.
 
@@ -32,11 +42,13 @@ cdef class SessionClass:
     """
     cdef readonly bytes key
     cdef readonly int members
+    cdef Family family
     cdef dict groups              # Shape -> Group
     cdef dict tables              # a verdict's ``facts_key`` -> TableFacts
 
-    def __init__(self, bytes key):
+    def __init__(self, bytes key, Family family):
         self.key = key
+        self.family = family
         self.groups = {}
         self.tables = {}
 
@@ -49,18 +61,26 @@ cdef class ClassRegistry:
     cdef dict live
     cdef object idle
     cdef int idle_limit
+    cdef object families            # what was fixed at login -> Family
 
     def __init__(self, int idle_limit=256):
         self.live = {}
         self.idle = OrderedDict()
         self.idle_limit = idle_limit
+        self.families = WeakValueDictionary()
 
-    cdef SessionClass enter(self, bytes key):
+    cdef Family family(self, bytes login_key):
+        cdef Family family = self.families.get(login_key)
+        if family is None:
+            family = self.families[login_key] = Family()
+        return family
+
+    cdef SessionClass enter(self, bytes key, Family family):
         cdef SessionClass cls = self.live.get(key)
         if cls is None:
             cls = self.idle.pop(key, None)
             if cls is None:
-                cls = SessionClass(key)
+                cls = SessionClass(key, family)
             self.live[key] = cls
         cls.members += 1
         return cls

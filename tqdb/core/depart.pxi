@@ -19,7 +19,10 @@ cdef class Departing(Gathering):
             if group.has_auto and group.inflight == 0:
                 self.close(group, FL_IDLE)
             elif len(group.members) >= group.cls.members:
-                self.close(group, FL_NOBODY_LEFT)
+                if not group.cls.family.asking:
+                    self.close(group, FL_NOBODY_LEFT)
+                elif group not in group.cls.family.lingering:
+                    group.cls.family.lingering.append(group)
         return 0
 
     cdef int send_departures(self) except -1:

@@ -17,6 +17,8 @@ cdef class Engine(Departing):
     ``row_count_sql(sql, rows)`` -> the statement with ROW_COUNT() replaced, or None;
     ``probe_sql(dialect, verdict)`` -> the catalogue query;
     ``judge(dialect, verdict, rows)`` -> ``(ok, reason_name, multi_row, id_step, byte_limit, wait_limit)``;
+    ``session_sql(dialect, settings)`` -> the question what a session is like, ``judge_session(dialect, rows)`` ->
+    ``(refused, digest, idle_limit)``;
     ``status_sql(dialect, sql, session)`` -> the statement that answers a status query;
     ``connect(session)``, ``cancel(session, packet, key)``, ``session_closed(session)``, ``server_closed(server)``;
     ``refused(session, kind, message)``: it is ended with an error of the proxy's own;

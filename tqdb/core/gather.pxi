@@ -34,7 +34,9 @@ cdef class Gathering(Turn):
     cdef public Py_ssize_t max_message_bytes
     cdef public bint draining
     cdef uint64_t ddl_epoch
-    cdef uint64_t settings_epoch
+    cdef dict alikes                    # what a session was and has changed since -> what its server said it is then
+    cdef tuple setting_names            # custom settings that something which writes execute reads
+    cdef int names_version              # counts their changes
     cdef readonly dict cancel_keys      # what a cancel names its target by -> session, see the dialects
     cdef readonly int gathered          # writes waiting in groups now
     cdef readonly int batches_running
@@ -57,6 +59,8 @@ cdef class Gathering(Turn):
         self.known = []
         self.heap = []
         self.cancel_keys = {}
+        self.alikes = {}
+        self.setting_names = ()
         self.max_batch_size = max_batch_size
         self.max_batch_bytes = max_batch_bytes
         self.max_wait_ms = max_wait_ms
@@ -255,6 +259,9 @@ cdef class Gathering(Turn):
         """The answer: lists of bytes or None; None after an error."""
         cdef TableFacts facts = member.asked
         cdef Group group = member.asked_for
+        if member.asked_in is not None:
+            member.told_of_itself(rows)
+            return self.asking_ended(member)
         ok, reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit = (
             self.hooks.judge(member.dialect, group.shape.verdict, rows))
         facts.state = T_OPEN if ok else T_REFUSED
@@ -263,9 +270,24 @@ cdef class Gathering(Turn):
         facts.expires = self.now + (FACTS_SECONDS if rows is not None else FACTS_RETRY_SECONDS)
         return self.asking_ended(member)
 
+    cdef int ask_about_itself(self, Member member, Family family) except -1:
+        """A session's own server is asked what it is like; groups that it may want to join wait for it."""
+        member.server.ask(self.hooks.session_sql(member.dialect, self.setting_names))
+        member.asked_in = family
+        family.asking += 1
+        return 0
+
     cdef int asking_ended(self, Member member) except -1:
-        """The catalogue has answered, or will not."""
+        """The catalogue has answered, or will not; or the session's own server has."""
         cdef TableFacts facts = member.asked
+        cdef Family family = member.asked_in
+        if family is not None:
+            member.asked_in = None
+            family.asking -= 1
+            if not family.asking:
+                for group in family.lingering:
+                    self.ripen(<Group>group)
+                family.lingering.clear()
         if facts is not None:
             member.asked = member.asked_for = None
             facts.probing = False

@@ -4,21 +4,51 @@ cdef class Change:
     """What is true of a session once a statement of its is answered: goes with the expectation of that answer."""
     cdef int flags                  # ScanFlag bits of the statement
     cdef bytes text                 # of a SET-like one, None for others
-    cdef uint64_t epoch             # of settings outside of the session, which its text may mean (DEFAULT, @@global.x)
     cdef object wait                # what it says of max_wait_ms: a number, "startup", or None
     cdef bint reset                 # the session is as after its login
     cdef bint charset               # the client character set becomes one that is not safe
     cdef bytes database             # becomes the current one; None: stays
 
 cdef enum:
-    CHANGING = F_SETLIKE | F_TAINT | F_TEMP | F_LOCK | F_UNLOCK | F_CURRVAL | F_GLOBAL | F_DISCARD
+    CHANGING = F_SETLIKE | F_TAINT | F_OPAQUE | F_TEMP | F_LOCK | F_UNLOCK | F_CURRVAL | F_DISCARD
+
+    MAX_PLAIN_BYTES = 1024          # of a SET that is looked at
+
+# what makes a SET mean more than its text tells: a value from elsewhere, or another identity
+_UNPLAIN = (b"default", b"reset", b"discard", b"set_config", b"global", b"role", b"authorization", b"@", b"$", b"(")
+
+
+cdef bint is_plain(bytes text) except -1:
+    """Whether a SET makes the same of any two sessions that were alike, and comes to an end in no time."""
+    cdef bytes lower
+    if PyBytes_GET_SIZE(text) > MAX_PLAIN_BYTES:
+        return False
+    lower = text.lower()
+    for word in _UNPLAIN:
+        if word in lower:
+            return False
+    return True
+
+
+cdef class Alike:
+    """What the server said of a session when it was asked; sessions of one ``digest`` are alike."""
+    cdef bytes digest               # 16 bytes
+    cdef bint refused               # it is like no other: its writes go alone
+    cdef double idle_limit          # seconds after which the server ends it for silence, 0: never
+    cdef double expires             # when it is to be asked again
+    cdef int version                # of the engine's setting names when it was asked
 
 
 cdef class History:
-    """The state that sessions must share to be of one class, and what forbids any class."""
+    """The state that sessions must share to be of one class, and what forbids any class.
+
+    ``alike`` is what the server said, and ``changes`` what plain SETs have changed since then: the same SETs make the
+    same of sessions that were alike. What a text does not tell makes ``alike`` None, and the server is asked again.
+    """
     cdef bytes login_key            # what was fixed at login
-    cdef bytes digest               # running fingerprint of SET-like statements
-    cdef bint tainted               # it cannot be compared with any other's
+    cdef Alike alike                # None: the server is to be asked
+    cdef bytes changes              # running fingerprint of SETs since then, b"": none
+    cdef bint tainted               # it cannot be compared with any other's, and the server cannot be asked
     cdef bint temp                  # temporary objects were made
     cdef bint locks                 # LOCK TABLES is held
     cdef bint uses_currval
@@ -31,19 +61,23 @@ cdef class History:
     cdef double startup_wait
 
     def __init__(self):
-        self.login_key = self.database = b""
-        self.digest = b"\0" * 16
+        self.login_key = self.database = self.changes = b""
         self.wait = self.startup_wait = WAIT_NONE
         self.open_wait = NEVER
 
     cdef inline bint comparable(self) noexcept:
         return not (self.tainted or self.temp or self.locks or self.uses_currval)
 
+    cdef inline void doubt(self) noexcept:
+        """Something has changed that only the server can tell."""
+        self.alike = None
+        self.changes = b""
+
     cdef int apply(self, Change change, bint failed, bint in_transaction) except -1:
         """The statement is answered. What forbids batches is noted even if it failed, for it may have happened half."""
         cdef double wait
         if change.reset and not failed:
-            return self.reset(b"", b"")
+            return self.reset()
         if change.flags & F_TEMP:
             self.temp = True
         if change.flags & F_CURRVAL:
@@ -56,15 +90,16 @@ cdef class History:
             self.locks = True
         elif change.flags & F_UNLOCK and not failed:
             self.locks = False
+        if change.flags & F_OPAQUE:
+            self.doubt()
         if change.text is None:
             return 0
+        if failed or self.alike is None or change.flags & F_MULTI or not is_plain(change.text):
+            self.doubt()
+        else:
+            self.changes = mix(self.changes.ljust(16, b"\0"), b"set", change.text)
         if failed:
-            if in_transaction or change.flags & F_MULTI:
-                self.tainted = True
-            else:
-                self.digest = mix(self.digest, b"failed", change.text)
             return 0
-        self.digest = mix(self.digest, b"set%d" % change.epoch, change.text)
         if change.database is not None:
             self.database = change.database
         if change.wait is not None:
@@ -81,15 +116,15 @@ cdef class History:
         if self.open:
             self.open = False
             if rolled_back:
-                self.tainted = True
+                self.doubt()
             elif self.open_wait < NEVER:
                 self.wait = self.open_wait
         self.open_wait = NEVER
         return 0
 
-    cdef int reset(self, bytes tag, bytes data) except -1:
-        """The session is as after its login, but for ``data``."""
-        self.digest = mix(b"\0" * 16, tag, data) if tag else b"\0" * 16
+    cdef int reset(self) except -1:
+        """The session is as after its login."""
+        self.doubt()
         self.tainted = self.temp = self.locks = self.uses_currval = self.open = False
         self.unsafe_charset = self.unsafe_at_login
         self.wait = self.startup_wait

@@ -224,7 +224,7 @@ cdef class MyCommands(MyLogin):
         if command == COM_QUERY and length < MY_MAX_PACKET:
             self.note_oversize(p + MY_HEADER + 1, n - MY_HEADER - 1, self.backslash())
         else:
-            self.taint()
+            self.doubt()
         if command == COM_STMT_PREPARE:
             effect = self.last_prepared = MyStatement.__new__(MyStatement)
             self.last_prepared.source = self.engine.stats.none
@@ -460,12 +460,12 @@ cdef class MyCommands(MyLogin):
             return 0
         if user is None:
             self.make_login_key()
-            self.history.reset(b"reset", self.history.database)
+            self.history.reset()
         else:
             if not failed:
                 self.changed_user(user)
             self.history.database = b""
-            self.history.reset(b"change", b"")
+            self.history.reset()
             self.history.tainted = failed
         self.insert_id = 0
         self.insert_id_known = True

@@ -170,7 +170,7 @@ cdef class MyLogin(Session):
 
     cdef int make_login_key(self) except -1:
         self.history.login_key = hashlib.blake2b(b"\0".join((
-            self.backend.encode(), self.address.encode(), b"%d" % self.engine.settings_epoch, self.user.encode(),
+            self.backend.encode(), self.address.encode(), self.user.encode(),
             self.database.encode(), b"%d %d %d" % (self.capabilities, self.extended, self.collation))),
             digest_size=16).digest()
         return 0

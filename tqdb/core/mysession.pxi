@@ -29,7 +29,7 @@ cdef class MySession(MyCommands):
                 self.server.mark()
                 return MY_HEADER + length
         if s.flags & F_SETLIKE and memchr(sql, b"?", n) != NULL:
-            s.flags |= F_TAINT          # values that only an execution tells
+            s.flags |= F_OPAQUE          # values that only an execution tells
         statement.flags = s.flags
         statement.change = self.my_change_of(sql, n, &s)
         self.expect(COM_STMT_PREPARE, 0, statement)
@@ -94,7 +94,7 @@ cdef class MySession(MyCommands):
         self.qtype = QT_OTHER
         self.source = self.engine.stats.none
         if statement is None or statement.unread:
-            self.taint()                    # it may be anything
+            self.doubt()                    # it may be anything
         else:
             self.qtype = statement.qtype
             self.source = statement.source

@@ -40,12 +40,18 @@ cdef class Member(Endpoint):
     cdef TableFacts asked               # what its server connection is being asked about
     cdef uint64_t asked_epoch           # the engine's DDL epoch when it was
     cdef Group asked_for
+    cdef Family asked_in                # … or, while it is asked what its session is like, the session's family
+    cdef double idle_limit              # seconds of silence after which its server ends it, 0: never
     cdef Group alone_in                 # the group for which its writes are under way alone
     cdef readonly int last_batch_size
     cdef readonly str last_reason
 
     cdef int send_held(self, int reason) except -1:
         """The held messages go their ordinary way, byte for byte, on the session's own connection."""
+        return 0
+
+    cdef int told_of_itself(self, rows) except -1:
+        """Its server has said what distinguishes it: lists of bytes or None; None after an error."""
         return 0
 
     cdef int answered(self, Batch batch) except -1:

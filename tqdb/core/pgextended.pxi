@@ -58,7 +58,7 @@ cdef class PgExtended(PgLogin):
         if n < NAMES_BYTES:
             return NEED_MORE
         nul = <const char*>memchr(p + PG_HEADER, 0, NAMES_BYTES - PG_HEADER)
-        self.taint()
+        self.doubt()
         if nul == NULL:
             self.expected.sent(X_RELAY, FE_PARSE)
         else:
@@ -91,7 +91,7 @@ cdef class PgExtended(PgLogin):
                 self.server.mark()
                 return total
         if s.flags & F_SETLIKE and memchr(sql, b"$", n) != NULL:
-            s.flags |= F_TAINT          # values that only Bind tells
+            s.flags |= F_OPAQUE          # values that only Bind tells
         statement.change = self.change_of(sql, n, s)
         self.expect_parse(statement)
         self.forward(p, total)
@@ -121,7 +121,7 @@ cdef class PgExtended(PgLogin):
             statement = self.statements.portals.get(<bytes>(p + PG_HEADER))
         if statement is None:
             if self.expected.sent(X_RELAY, FE_EXECUTE, XF_COPY):
-                self.taint()                # nothing is known of it
+                self.doubt()                # nothing is known of it
                 self.may_be_ddl()
             return self.relay_message(p, n, total)
         self.qtype = statement.qtype

@@ -55,7 +55,7 @@ cdef class PgLogin(Session):
         return self.status != b"I"
 
     cdef bytes class_key(self):
-        key = self.history.login_key + self.history.digest
+        cdef bytes key = self.history.login_key + self.history.alike.digest
         if self.params:
             for name in sorted(self.params):
                 key += b"\0" + name + b"\0" + self.params[name]
@@ -186,9 +186,7 @@ cdef class PgLogin(Session):
         self.state = PG_READY
         params = b"".join(k + b"\0" + v + b"\0" for k, v in sorted(self.login_params.items()))
         self.history.login_key = hashlib.blake2b(
-            b"\0".join((self.backend.encode(), self.address.encode(), b"%d" % self.engine.settings_epoch,
-                        self.startup, params)),
-            digest_size=16).digest()
+            b"\0".join((self.backend.encode(), self.address.encode(), self.startup, params)), digest_size=16).digest()
         return self.resume()
 
     cdef int on_key(self, bytes key) except -1:

@@ -118,7 +118,7 @@ cdef class PgSession(PgExtended):
             if n < PG_HEADER + 4:
                 return NEED_MORE
             if tq_be32(p + PG_HEADER) not in PG_LARGE_OBJECT_FUNCTIONS:
-                self.taint()                # any function may change the session
+                self.doubt()                # any function may change the session
         if kind == FE_COPY_DONE or kind == FE_COPY_FAIL:
             self.expected.copy_ended()
         elif kind == FE_COPY_DATA:

@@ -1,25 +1,18 @@
 # A client's session, as far as both protocols share it: its life, what is counted, and the decision about a write.
 
-cdef enum Action:
-    A_RELAY = 0      # to be sent on now, as it came
-    A_HELD           # copied and held, or answered: it is taken
-    A_WAIT           # not taken: to be looked at again, see ``wake_at``
-
 cdef enum:
     OVERSIZE_HEAD = 32768           # bytes of an oversize statement that are scanned
     WHEN_FREE = -1                  # ``wake_at``: not before held writes are answered, or ``out`` has become small
 
-cdef class Session(Counted):
+cdef class Session(Comparing):
     """A client's session: what it may share with others, and the writes it may have waiting."""
     cdef public str backend             # name of the backend section that serves it
     cdef public str address             # of the server it is connected to: a reload may change the backend's
     cdef public str peer
     cdef public str user
     cdef public str database
-    cdef History history
     cdef bytes last_words               # what its server connection said when it ended, not relayed yet
     cdef bint left                      # it has taken its leave: what it sends behind that is nobody's
-    cdef bint ddl_open                  # DDL was sent and may not be committed yet
     cdef int wake_at                    # while ``waiting``: number of expectations at which to go on, or WHEN_FREE
     cdef Py_ssize_t skip                # bytes of the current message still to be relayed
     cdef bint watching                  # an oversize statement streams by
@@ -48,9 +41,6 @@ cdef class Session(Counted):
     cdef bint comparable(self) noexcept:
         """Protocol-level state (an open segment, autocommit) allows a batch."""
         return True
-
-    cdef bytes class_key(self):
-        return self.history.login_key + self.history.digest
 
     cdef int expect_held(self) except -1:
         """The held messages are about to be sent on the session's own connection: what is expected of them."""
@@ -168,55 +158,7 @@ cdef class Session(Counted):
             return self.end_with_server()
         return 0
 
-    # --- state that sessions must share -----------------------------------------------------------
-
-    cdef Change change_of(self, const char* sql, Py_ssize_t n, Scan* s):
-        """What a statement will make true once it is answered, None for most; ``n``: its text's length."""
-        cdef Change change
-        if s.flags & F_GLOBAL:
-            self.engine.settings_epoch += 1
-        if s.flags & F_DDL and not s.flags & F_TEMP:
-            self.may_be_ddl()
-        if not s.flags & CHANGING:
-            return None
-        change = Change.__new__(Change)
-        change.flags = s.flags
-        if s.flags & F_SETLIKE:
-            change.text = sql[s.text_start:n]
-            change.wait = self.wait_said(change.text)
-            change.epoch = self.engine.settings_epoch
-        return change
-
-    cdef object wait_said(self, bytes sql):
-        """What a SET-like statement says of batching without hints: milliseconds, "startup", or None."""
-        wait = self.engine.hooks.session_wait(self.dialect, sql)
-        if wait == "unreadable":
-            self.engine.stats.hint_errors[self.dialect] += 1
-            return WAIT_NONE
-        return wait
-
-    cdef int apply(self, Change change, bint failed, bint in_transaction) except -1:
-        """A statement that changes the session is answered; ``in_transaction``: it may still be rolled back."""
-        if change.flags & F_GLOBAL:
-            self.engine.settings_epoch += 1
-        self.history.apply(change, failed, in_transaction)
-        return self.engine.class_left(self)
-
-    cdef int transaction_ended(self, bint rolled_back) except -1:
-        if self.history.open:
-            self.history.transaction_ended(rolled_back)
-            self.engine.class_left(self)
-        return 0
-
-    cdef int taint(self) except -1:
-        self.history.tainted = True
-        return self.engine.class_left(self)
-
-    cdef inline int may_be_ddl(self) except -1:
-        """Facts about tables may be out of date from now on, and again once this is committed."""
-        self.engine.ddl_seen()
-        self.ddl_open = True
-        return 0
+    # --- what it has sent is answered ---------------------------------------------------------------
 
     cdef int one_answered(self, bint transaction_open) except -1:
         """A statement is answered, perhaps the last one sent."""
@@ -237,7 +179,7 @@ cdef class Session(Counted):
             F_MULTI | F_TEMP | F_CURRVAL | F_EXEC_COMMENT)
         if self.watching:
             return self.watch_oversize(sql, n)
-        return self.taint()
+        return self.doubt()
 
     cdef inline int watch_oversize(self, const char* p, Py_ssize_t n) except -1:
         """Any semicolon before the very end may begin a SET: rather too careful than one not seen."""
@@ -245,7 +187,7 @@ cdef class Session(Counted):
         if self.watching:
             if look > 0 and memchr(p, b";", look) != NULL:
                 self.watching = False
-                self.taint()
+                self.doubt()
             elif n == self.skip:
                 self.watching = False
         return 0
@@ -328,13 +270,15 @@ cdef class Session(Counted):
         cdef Held held = self.held
         cdef Group group
         cdef TableFacts facts
+        cdef int action
         cdef int rows = held.new_rows(count)
         cdef Py_ssize_t size
         cdef Write* w = held.writes + held.nwrites
         cdef Py_ssize_t text = w.sql_end - w.sql_start - (w.tuples_end - w.tuples_start)
-        if self.cls is None:
-            self.cls = engine.classes.enter(
-                hashlib.blake2b(self.class_key(), digest_size=24).digest())
+        if not held.nwrites and not self.is_known():
+            action = self.recognise()
+            if action != A_HELD:
+                return self.not_gathered(R_SESSION_STATE, count) if action == A_RELAY else self.hold_back(0)
         group = engine.group_of(self.cls, shape)
         facts = group.facts
         size = size_in(group, held.new_tuple_bytes(count), nmsg)

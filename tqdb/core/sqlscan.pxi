@@ -6,7 +6,7 @@
 cdef inline int _flags_of_first_word(int w, int dialect) noexcept nogil:
     """What a statement that begins with this word does to the session, as far as the word tells."""
     if w == W_NONE and dialect == MY:
-        return F_SETLIKE | F_TAINT          # a compound statement may begin with IF, CASE, a label …
+        return F_SETLIKE | F_OPAQUE         # a compound statement may begin with IF, CASE, a label …
     if w == W_SETLIKE or w == W_SET or w == W_NONE:
         return F_SETLIKE
     if w == W_DISCARD:
@@ -16,11 +16,9 @@ cdef inline int _flags_of_first_word(int w, int dialect) noexcept nogil:
     if w == W_DEALLOCATE:
         return F_DEALLOCATE
     if w == W_DO or w == W_LOAD:
-        return F_SETLIKE if dialect == PG else 0
-    if w == W_EXECUTE:
-        return F_TAINT if dialect == MY else 0
-    if w == W_XA:
-        return F_TAINT
+        return F_SETLIKE | F_OPAQUE if dialect == PG else 0
+    if w == W_EXECUTE or w == W_XA:
+        return F_OPAQUE
     if w == W_COPY:
         return F_COPY
     if w == W_CREATE or w == W_ALTER or w == W_DDL:
@@ -55,8 +53,9 @@ cdef inline void _note_word(int w, int first, int second, int previous, int dial
             s.flags |= F_TEMP
     elif w == W_SET_CONFIG:
         s.flags |= F_SETLIKE
-        if first == W_PREPARE:
-            s.flags |= F_TAINT
+        s.flags |= F_OPAQUE
+    elif w == W_SETTINGS:
+        s.flags |= F_OPAQUE
     elif w == W_CURRVAL:
         s.flags |= F_CURRVAL
     elif w == W_LAST_ID:
@@ -77,18 +76,14 @@ cdef inline void _note_word(int w, int first, int second, int previous, int dial
         if first == W_SET:
             s.flags |= F_TAINT
     elif first == W_SET and w == W_SELECT:
-        s.flags |= F_TAINT                  # a value that the text does not tell
+        s.flags |= F_OPAQUE                 # a value that the text does not tell
     elif first == W_SET and second:
         if dialect == PG:
             # for this transaction only; but a plain SET before it in the same message still counts
             if (w == W_LOCAL or w == W_TRANSACTION) and not s.flags & F_MULTI:
                 s.flags &= ~F_SETLIKE
         elif w == W_TRANSACTION:
-            s.flags |= F_TAINT
-        elif w == W_GLOBAL:
-            s.flags |= F_GLOBAL
-    elif first == W_ALTER and second and w == W_SYSTEM:
-        s.flags |= F_GLOBAL
+            s.flags |= F_TAINT              # of the next transaction only: no variable tells
     elif first == W_WITH and s.qtype == QT_SELECT and w >= W_INSERT and w <= W_REPLACE:
         s.qtype = _qtype_of(w)
 
@@ -112,6 +107,9 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
     cdef int nth = 0                    # tokens of the statement so far
     cdef int statements = 0
     cdef int depth = 0
+    cdef Py_ssize_t name = -1           # where the name begins that this token stands behind
+    cdef Py_ssize_t name_end = 0
+    cdef bint columns = False           # the next parenthesis may hold the columns of an INSERT, or a CREATE
     s.verb = W_NONE
     s.qtype = QT_OTHER
     s.flags = 0
@@ -167,9 +165,21 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
             if statements > 1:
                 s.flags |= F_MULTI
         nth += 1
+        if name >= 0 and cls == CC_LPAREN and nth > 1:
+            if columns and depth == 0:
+                columns = False
+            elif not is_harmless_call(p, name, name_end, dialect):
+                s.flags |= F_OPAQUE
+        name = -1
         if cls == CC_WORD:
             j = skip_word(p, i, n)
             w = word_id(p + i, j - i)
+            name = i
+            name_end = j
+            if nth == 1:
+                columns = w == W_INSERT or w == W_REPLACE or w == W_CREATE
+            elif w == W_SELECT or w == W_WITH or w == W_SET:
+                columns = False
             if nth == 1:
                 first = w
                 s.flags |= _flags_of_first_word(w, dialect)
@@ -179,7 +189,7 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
             else:
                 if nth == 2 and first == W_BEGIN and dialect == MY and not (
                         j - i == 4 and same_word(p + i, b"work", 4)):
-                    s.flags |= F_SETLIKE | F_TAINT | F_DDL      # BEGIN NOT ATOMIC: anything may follow
+                    s.flags |= F_SETLIKE | F_OPAQUE | F_DDL     # BEGIN NOT ATOMIC: anything may follow
                 if w != W_NONE:
                     _note_word(w, first, nth == 2, previous, dialect, s)
                 elif dialect == PG and j - i >= 7 and same_word(p + i, b"pg_temp", 7):
@@ -196,6 +206,7 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
                             break
                         s.text_end = i
                         previous = W_NONE
+                        name = -1
                         continue
                     i = j
             if j < n and p[j] == b"'" and dialect == PG and j - i == 1 and (p[i] | 0x20) == b"e":
@@ -206,6 +217,10 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
             previous = W_NONE
         elif cls == CC_SQUOTE or cls == CC_DQUOTE or (cls == CC_BACKTICK and dialect == MY):
             j = skip_string(p, i, n, dialect, backslash, False, s)
+            if cls != CC_SQUOTE:
+                name = name_end = i         # whatever it quotes: a name that is on no list
+                if dialect == PG and n - i >= 4 and same_word(p + i + 1, b"pg_", 3):
+                    s.flags |= F_OPAQUE     # a schema or a view of the server's own
             previous = W_NONE
         elif cls == CC_DOLLAR and dialect == PG:
             j = skip_dollar_quoted(p, i, n)
@@ -228,7 +243,7 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
                 if j < n and p[j] == b"@":
                     j += 1
                 elif nth > 2 and not _opens_assignment(p, i):
-                    s.flags |= F_TAINT      # a user variable's value, which the text does not tell
+                    s.flags |= F_OPAQUE     # a user variable's value, which the text does not tell
             if cls != CC_LPAREN:
                 previous = W_NONE
         if nth == 1 and cls != CC_WORD:
@@ -256,7 +271,7 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
             else:
                 i += 1
     if s.flags & F_UNSURE:
-        s.flags |= F_SETLIKE | F_TAINT
+        s.flags |= F_SETLIKE | F_OPAQUE
     return 0
 
 
@@ -267,7 +282,7 @@ def scan(bytes sql, str dialect="postgres", bint backslash=False):
              MY if dialect == "mariadb" else PG, backslash, &s)
     names = {F_SETLIKE: "setlike", F_TAINT: "taint", F_DDL: "ddl", F_TEMP: "temp", F_LOCK: "lock",
              F_UNLOCK: "unlock", F_MULTI: "multi", F_UNSURE: "unsure", F_EXEC_COMMENT: "exec_comment",
-             F_LAST_ID: "last_id", F_STATUS: "status", F_CURRVAL: "currval", F_GLOBAL: "global",
+             F_LAST_ID: "last_id", F_STATUS: "status", F_CURRVAL: "currval", F_OPAQUE: "opaque",
              F_COMPLEX: "complex", F_DISCARD: "discard",
              F_DIAGNOSTICS: "diagnostics", F_DEALLOCATE: "deallocate", F_ROW_COUNT: "row_count",
              F_RETURNING: "returning", F_KILL: "kill", F_COPY: "copy"}

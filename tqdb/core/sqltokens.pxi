@@ -71,13 +71,39 @@ cdef inline bint is_executable_comment(const uint8_t* p, Py_ssize_t i, Py_ssize_
     return i + 2 < n and (p[i + 2] == b"!" or (p[i + 2] == b"M" and i + 3 < n and p[i + 3] == b"!"))
 
 
+cdef Py_ssize_t skip_single_quoted(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, bint backslash,
+                                   bint escape_prefix) noexcept nogil:
+    """i stands on the opening quote; returns one past the string, or -1.
+
+    PostgreSQL: behind ``escape_prefix``, E'…', the rule of its backslashes holds on in what continues it in another line.
+    """
+    cdef Py_ssize_t j = skip_quoted(p, i + 1, n, b"'", backslash or escape_prefix)
+    cdef Py_ssize_t k
+    cdef bint other_line
+    while escape_prefix and j > 0:
+        k = j
+        other_line = False
+        while k < n:
+            if CHAR_CLASS[p[k]] == CC_SPACE:
+                other_line = other_line or p[k] == b"\n" or p[k] == b"\r"
+                k += 1
+            elif is_line_comment(p, k, n, PG):
+                k = skip_line(p, k, n)
+            else:
+                break
+        if k >= n or p[k] != b"'" or not other_line:
+            return j
+        j = skip_quoted(p, k + 1, n, b"'", True)
+    return j
+
+
 cdef Py_ssize_t skip_string(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int dialect, bint backslash,
                             bint escape_prefix, Scan* s) noexcept nogil:
     """i stands on a quote (', ", `); returns one past the token, or -1 if it does not end."""
     cdef uint8_t quote = p[i]
     cdef Py_ssize_t j
     if quote == b"'":
-        return skip_quoted(p, i + 1, n, quote, backslash or escape_prefix)
+        return skip_single_quoted(p, i, n, backslash, escape_prefix)
     if quote == b'"' and dialect == MY:
         # An identifier under ANSI_QUOTES, a string otherwise: the two end differently only past a backslash.
         j = skip_quoted(p, i + 1, n, quote, backslash)

@@ -20,12 +20,18 @@ cdef Py_ssize_t scan_skeleton(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int 
     cdef Py_ssize_t j
     cdef int ncols = 1
     cdef bint value_starts = True       # a sign here belongs to the literal behind it
+    cdef Py_ssize_t name = -1           # where the name begins that this token stands behind
+    cdef Py_ssize_t name_end = 0
     s.nskeleton = 0
     while i < n:
         cls = CHAR_CLASS[p[i]]
         if cls == CC_SPACE:
             i += 1
             continue
+        if name >= 0:
+            if cls == CC_LPAREN and not whole and not is_harmless_call(p, name, name_end, dialect):
+                s.flags |= F_OPAQUE
+            name = -1
         if cls == CC_SQUOTE:
             i = skip_quoted(p, i + 1, n, b"'", backslash)
             if i < 0:
@@ -65,13 +71,15 @@ cdef Py_ssize_t scan_skeleton(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int 
                 _skeleton_put(s, <const uint8_t*>b" ", 1)
                 if j < n and p[j] == b"'":
                     # E'…', X'…', _utf8'…': the prefix is kept, the literal behind it is "?"
-                    i = skip_quoted(p, j + 1, n, b"'", backslash or (
-                        dialect == PG and j - i == 1 and (p[i] | 0x20) == b"e"))
+                    i = skip_single_quoted(
+                        p, j, n, backslash, dialect == PG and j - i == 1 and (p[i] | 0x20) == b"e")
                     if i < 0:
                         return -1
                     _skeleton_put(s, <const uint8_t*>b"?", 1)
                     value_starts = False
                     continue
+                name = i
+                name_end = j
             i = j
             value_starts = False
         elif (p[i] == b"-" or p[i] == b"+") and value_starts and i + 1 < n and (
@@ -109,6 +117,7 @@ cdef Py_ssize_t scan_skeleton(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int 
                 _skeleton_put(s, <const uint8_t*>b'"?"', 3)
             else:
                 _skeleton_put(s, p + i, j - i)
+                name = name_end = i         # whatever it quotes: a name that is on no list
             i = j
             value_starts = False
         elif cls == CC_SEMICOLON:
@@ -184,8 +193,8 @@ cdef bytes short_literals(const char* text, Py_ssize_t n, int dialect, bint back
     s.flags = 0
     while i < n:
         if p[i] == b"'":
-            escape = backslash or (dialect == PG and prefixed and (p[i - 1] | 0x20) == b"e")
-            j = skip_quoted(p, i + 1, n, b"'", escape)
+            escape = dialect == PG and prefixed and (p[i - 1] | 0x20) == b"e"
+            j = skip_single_quoted(p, i, n, backslash, escape)
             if j - i > SHORT_LITERAL:
                 parts.append(text[copied:i + 1])
                 parts.append(b"x'")

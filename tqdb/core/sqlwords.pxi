@@ -49,7 +49,6 @@ cdef enum Word:
     W_SET
     W_SETLIKE        # changes session state in a way its text tells
     W_DISCARD
-    W_PREPARE
     W_EXECUTE
     W_XA
     W_LOAD
@@ -62,6 +61,7 @@ cdef enum Word:
     W_TRANSACTION
     W_LOCAL
     W_GLOBAL
+    W_SETTINGS       # a view through which settings are changed
     W_TEMP
     W_INTO
     W_SET_CONFIG
@@ -74,7 +74,6 @@ cdef enum Word:
     W_KILL
     W_TQDB
     W_LITERAL        # null, true, false, default
-    W_SYSTEM         # ALTER SYSTEM / ROLE / USER / DATABASE: settings of sessions to come
     W_INSERT_ID
     W_COPY
     W_BEGIN
@@ -97,9 +96,9 @@ def _fill_word_table():
         W_NEUTRAL: "table explain analyze vacuum start commit rollback end abort savepoint "
                    "release fetch move close declare listen unlisten notify checkpoint desc describe "
                    "merge comment optimize check repair help refresh reindex cluster handler "
-                   "signal cache purge",
+                   "signal cache purge prepare",
         W_SETLIKE: "reset use call",
-        W_DISCARD: "discard", W_PREPARE: "prepare", W_EXECUTE: "execute", W_XA: "xa", W_LOAD: "load",
+        W_DISCARD: "discard", W_EXECUTE: "execute", W_XA: "xa", W_LOAD: "load",
         W_DO: "do", W_CREATE: "create", W_ALTER: "alter",
         W_DDL: "drop truncate rename grant revoke import security reassign",
         W_LOCK: "lock flush backup", W_UNLOCK: "unlock", W_TRANSACTION: "transaction", W_LOCAL: "local",
@@ -110,8 +109,7 @@ def _fill_word_table():
         W_ROW_COUNT: "row_count found_rows", W_DEALLOCATE: "deallocate",
         W_RETURNING: "returning", W_KILL: "kill", W_COPY: "copy", W_BEGIN: "begin",
         W_TQDB: "tqdb pg_tqdb_status", W_LITERAL: "null true false default",
-        W_SYSTEM: "system role user database", W_INSERT_ID: "insert_id rand_seed1 rand_seed2 "
-                  "client_min_messages",
+        W_SETTINGS: "pg_settings", W_INSERT_ID: "insert_id rand_seed1 rand_seed2",
     }
     cdef unsigned int slot
     for word, texts in words.items():
@@ -156,7 +154,7 @@ cdef inline int word_id(const uint8_t* p, Py_ssize_t n) noexcept nogil:
 
 cdef enum ScanFlag:
     F_SETLIKE = 1            # session state changes as the text says: goes into the fingerprint
-    F_TAINT = 2              # session state changes in a way that cannot be compared
+    F_TAINT = 2              # session state changes in a way that cannot be compared, nor asked for
     F_DDL = 4                # facts about tables may change
     F_TEMP = 8               # a temporary object is made
     F_LOCK = 16              # table locks are taken and outlive the statement
@@ -168,7 +166,6 @@ cdef enum ScanFlag:
     F_DIAGNOSTICS = 32768    # asks for what else the statement before left behind
     F_STATUS = 1024          # the proxy's own status
     F_CURRVAL = 2048
-    F_GLOBAL = 4096          # settings of sessions to come change
     F_COMPLEX = 8192         # a tuple that the scanner does not take apart
     F_DISCARD = 16384
     F_DEALLOCATE = 65536     # prepared statements are dropped by name
@@ -176,6 +173,7 @@ cdef enum ScanFlag:
     F_RETURNING = 262144
     F_KILL = 524288
     F_COPY = 1048576         # a COPY statement: data may have to follow
+    F_OPAQUE = 2097152       # it may change session state in a way that its text does not tell
 
 cdef enum:
     MAX_SKELETON = 2048

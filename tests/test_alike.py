@@ -1,0 +1,340 @@
+"""Sessions are alike when the server says so: whatever made them differ, each write does what it would do alone.
+
+Four sessions do something each, two of them what changes a session, then all write at the same moment into a table
+whose name, or whose values, depend on the session. What is stored is compared with what the direct way stores.
+"""
+
+import socket
+import threading
+
+import psycopg
+import pytest
+
+from tests.crowd import together
+
+HINT = "/* max_wait_ms:500 */ "
+
+# --- PostgreSQL -------------------------------------------------------------------------------------------------------
+
+PG_SCHEMA = """
+CREATE SCHEMA x; CREATE SCHEMA y;
+CREATE TABLE y.t (a int); CREATE TABLE x.t (a int);
+CREATE FUNCTION public.set_path() RETURNS text LANGUAGE sql AS $$ SELECT set_config('search_path', 'x', false) $$;
+CREATE PROCEDURE public.p() LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('search_path', 'x', false); END $$;
+CREATE TABLE public.one (a int); INSERT INTO public.one VALUES (1);
+SET search_path = y;
+"""
+PG_CHANGES = {
+    "SET": ["SET search_path = x"],
+    "SET in a transaction": ["BEGIN", "SET search_path = x", "COMMIT"],
+    "several": ["SELECT 1; SET search_path = x"],
+    "set_config": ["SELECT set_config('search_path', 'x', false)"],
+    "quoted set_config": ["SELECT \"set_config\"('search_path', 'x', false)"],
+    "qualified set_config": ["SELECT pg_catalog.set_config('search_path', 'x', false)"],
+    "set_config with a comment": ["SELECT set_config/**/('search_path', 'x', false)"],
+    "function": ["SELECT public.set_path()"],
+    "function in a condition": ["SELECT 1 FROM public.one WHERE public.set_path() IS NULL"],
+    "function in an INSERT": ["INSERT INTO public.one SELECT length(public.set_path())"],
+    "function in VALUES": ["INSERT INTO public.one VALUES (length(public.set_path()))"],
+    "function in an UPDATE": ["UPDATE public.one SET a = length(public.set_path())"],
+    "function in COPY": ["COPY (SELECT public.set_path()) TO STDOUT"],
+    "function in EXPLAIN": ["EXPLAIN ANALYZE SELECT public.set_path()"],
+    "function in a cursor": ["BEGIN", "DECLARE c CURSOR FOR SELECT public.set_path()", "FETCH c", "COMMIT"],
+    "procedure": ["CALL public.p()"],
+    "DO": ["DO $$ BEGIN PERFORM set_config('search_path', 'x', false); END $$"],
+    "pg_settings": ["UPDATE pg_settings SET setting = 'x' WHERE name = 'search_path'"],
+    "quoted pg_settings": ["UPDATE \"pg_settings\" SET setting = 'x' WHERE name = 'search_path'"],
+    "PREPARE": ["PREPARE s AS SELECT set_config('search_path', 'x', false)", "EXECUTE s"],
+    "PREPARE of a function": ["PREPARE s AS SELECT public.set_path()", "EXECUTE s"],
+    "behind a continued string": ["SELECT E'a'\n 'b\\''; SET search_path = x; SELECT ''"],
+    "not in a continued string": ["SELECT E'a'\n 'b\\'; SET search_path = x; SELECT '", "SET search_path = x"],
+    "role": ["SET ROLE NONE", "SET search_path = x"],
+    "discarded": ["SET search_path = x", "DISCARD ALL", "SET search_path = x"],
+    "rolled back": ["SET search_path = x", "BEGIN", "SET search_path = y", "ROLLBACK"],
+    "to a savepoint": ["SET search_path = x", "BEGIN", "SAVEPOINT s", "SET search_path = y", "ROLLBACK TO s", "COMMIT"],
+    "failed": ["SET search_path = x", "SET search_path = y; SELECT 1/0"],
+}
+
+
+def execute(cursor, sql: str) -> None:
+    try:
+        if sql.startswith("COPY"):
+            with cursor.copy(sql) as copy:
+                list(copy)
+        else:
+            cursor.execute(sql)
+    except psycopg.Error:
+        pass
+
+
+@pytest.fixture(scope="module")
+def pg_database(postgres):
+    with psycopg.connect(postgres.dsn(), autocommit=True) as admin:
+        admin.execute("CREATE DATABASE alike")
+        admin.execute("ALTER DATABASE alike SET search_path = y")
+    with psycopg.connect(postgres.dsn(), dbname="alike", autocommit=True) as setup:
+        setup.execute(PG_SCHEMA)
+    return "alike"
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "after a write"])
+@pytest.mark.parametrize("name", PG_CHANGES)
+def test_postgres(postgres, proxy, pg_database, name, first):
+    """Two of four sessions change their ``search_path``, before or after their first hinted write."""
+    def run(port):
+        with psycopg.connect(postgres.dsn(), dbname=pg_database, autocommit=True) as admin:
+            admin.execute("TRUNCATE x.t, y.t")
+
+        barrier = threading.Barrier(4, timeout=60)
+
+        def work(i):
+            with psycopg.connect(postgres.dsn(port), dbname=pg_database, autocommit=True) as connection:
+                cursor = connection.cursor()
+                if not first:
+                    cursor.execute(f"{HINT}INSERT INTO t (a) VALUES ({100 + i})", prepare=False)
+                for sql in PG_CHANGES[name] if i % 2 else ["SELECT 1"]:
+                    execute(cursor, sql)
+                barrier.wait()
+                cursor.execute(f"{HINT}INSERT INTO t (a) VALUES ({i})", prepare=False)
+                barrier.wait()
+                cursor.execute(f"{HINT}INSERT INTO t (a) VALUES ({10 + i})", prepare=False)
+
+        together(4, work)
+        with psycopg.connect(postgres.dsn(), dbname=pg_database, autocommit=True) as admin:
+            return admin.execute("SELECT 'x', a FROM x.t UNION SELECT 'y', a FROM y.t ORDER BY 1, 2").fetchall()
+
+    direct = run(postgres.port)
+    before = proxy.batched()
+    assert run(proxy.postgres_port) == direct
+    assert {"x", "y"} == {schema for schema, _ in direct}
+    assert proxy.batched() > before                     # those that are alike do share
+
+
+def test_postgres_defaults_of_a_role_change(postgres, proxy, pg_database):
+    """ALTER ROLE … SET between two logins: old and new sessions are not alike."""
+    with psycopg.connect(postgres.dsn(), dbname=pg_database, autocommit=True) as admin:
+        admin.execute("TRUNCATE x.t, y.t")
+        admin.execute("CREATE ROLE clerk LOGIN; GRANT ALL ON SCHEMA x, y TO clerk; GRANT ALL ON x.t, y.t TO clerk")
+        admin.execute("ALTER ROLE clerk IN DATABASE alike SET search_path = y")
+        dsn = postgres.dsn(proxy.postgres_port)
+        old = [psycopg.connect(dsn, user="clerk", dbname=pg_database, autocommit=True) for _ in range(2)]
+        admin.execute("ALTER ROLE clerk IN DATABASE alike SET search_path = x")
+        new = [psycopg.connect(dsn, user="clerk", dbname=pg_database, autocommit=True) for _ in range(2)]
+        sessions = [*old, *new]
+        before = proxy.batched()
+        for turn in range(3):
+            together(4, lambda i: sessions[i].execute(f"{HINT}INSERT INTO t (a) VALUES ({10 * turn + i})"))
+        found = admin.execute("SELECT 'x', a FROM x.t UNION ALL SELECT 'y', a FROM y.t ORDER BY 2").fetchall()
+        assert found == [("x" if a % 10 >= 2 else "y", a) for a in sorted(10 * turn + i for turn in range(3)
+                                                                          for i in range(4))]
+        assert proxy.batched() > before
+        for session in sessions:
+            session.close()
+        admin.execute("DROP OWNED BY clerk; DROP ROLE clerk")
+
+
+class Balancer(threading.Thread):
+    """One address with several servers behind it, taken in turn."""
+
+    def __init__(self, ports: list[int]):
+        super().__init__(daemon=True)
+        self.ports = ports
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+
+    def run(self) -> None:
+        number = 0
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self.ports[number % len(self.ports)]))
+            number += 1
+            for source, target in ((client, server), (server, client)):
+                threading.Thread(target=self.pump, args=(source, target), daemon=True).start()
+
+    @staticmethod
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+
+def test_postgres_two_masters_behind_one_address(postgres, pg_database, start_proxy):
+    """Each session finds its own writes where it wrote them."""
+    from tqdb.load.servers import Postgres
+    with Postgres() as other:
+        other.start()
+        for server in (postgres, other):
+            with psycopg.connect(server.dsn(), autocommit=True) as admin:
+                admin.execute("DROP TABLE IF EXISTS masters; CREATE TABLE masters (a int)")
+        balancer = Balancer([postgres.port, other.port])
+        balancer.start()
+        behind = start_proxy(postgres=Behind(balancer.port))
+        sessions = [psycopg.connect(postgres.dsn(behind.postgres_port), autocommit=True) for _ in range(8)]
+
+        def work(i):
+            missing = 0
+            for turn in range(20):
+                sessions[i].execute(f"/* max_wait_ms:20 */ INSERT INTO masters VALUES ({100 * i + turn})", prepare=False)
+                missing += sessions[i].execute(
+                    f"SELECT count(*) FROM masters WHERE a = {100 * i + turn}", prepare=False).fetchone()[0] != 1
+            return missing
+
+        assert together(8, work) == [0] * 8
+        assert behind.batched() > 0
+        for session in sessions:
+            session.close()
+        balancer.listener.close()
+
+
+class Behind:
+    """A server at another port than its own."""
+
+    def __init__(self, port: int):
+        self.address = f"127.0.0.1:{port}"
+
+
+# --- MariaDB ----------------------------------------------------------------------------------------------------------
+
+MY_SCHEMA = [
+    "CREATE DATABASE IF NOT EXISTS alike", "USE alike", "CREATE TABLE t (a INT, z TIMESTAMP)",
+    "CREATE TABLE zones (z VARCHAR(10))",
+    "INSERT INTO zones VALUES ('+07:00')",
+    "CREATE PROCEDURE p() SET time_zone = '+07:00'",
+    "CREATE FUNCTION f() RETURNS INT NO SQL BEGIN SET time_zone = '+07:00'; RETURN 1; END",
+]
+MY_CHANGES = {
+    "SET": ["SET time_zone = '+07:00'"],
+    "SET SESSION": ["SET SESSION time_zone = '+07:00'"],
+    "variable": ["SET @z = '+07:00'", "SET time_zone = @z"],
+    "SELECT": ["SET time_zone = (SELECT z FROM zones)"],
+    "expression": ["SET time_zone = CONCAT('+07', ':00')"],
+    "procedure": ["CALL p()"],
+    "function": ["SELECT f()"],
+    "qualified function": ["SELECT alike.f()"],
+    "quoted function": ["SELECT `f`()"],
+    "function in DO": ["DO f()"],
+    "function in an INSERT": ["INSERT INTO zones SELECT f()"],
+    "function in VALUES": ["INSERT INTO zones VALUES (f())"],
+    "compound": ["BEGIN NOT ATOMIC SET time_zone = '+07:00'; END"],
+    "IF": ["IF 1 THEN SET time_zone = '+07:00'; END IF"],
+    "immediate": ["EXECUTE IMMEDIATE \"SET time_zone = '+07:00'\""],
+    "PREPARE": ["PREPARE s FROM \"SET time_zone = '+07:00'\"", "EXECUTE s"],
+    "executable comment": ["/*!50003 SET time_zone = '+07:00' */"],
+    "failed": ["SET time_zone = '+07:00'", "SET time_zone = 'nowhere'"],
+}
+
+
+@pytest.fixture(scope="module")
+def my_database(mariadb):
+    with mariadb.connect(database=None) as connection, connection.cursor() as cursor:
+        for sql in MY_SCHEMA:
+            cursor.execute(sql)
+    return "alike"
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "after a write"])
+@pytest.mark.parametrize("name", MY_CHANGES)
+def test_mariadb(mariadb, proxy, my_database, name, first):
+    """Two of four sessions change their time zone, before or after their first hinted write."""
+    import pymysql
+
+    def run(port):
+        with mariadb.connect(database=my_database) as connection, connection.cursor() as cursor:
+            cursor.execute("TRUNCATE t")
+
+        barrier = threading.Barrier(4, timeout=60)
+
+        def work(i):
+            with mariadb.connect(port, database=my_database) as connection, connection.cursor() as cursor:
+                def write(number):
+                    cursor.execute(f"{HINT}INSERT INTO t (a, z) VALUES ({number}, '2020-06-01 12:00:00')")
+
+                if not first:
+                    write(100 + i)
+                for sql in MY_CHANGES[name] if i % 2 else ["SELECT 1"]:
+                    try:
+                        cursor.execute(sql)
+                    except pymysql.Error:
+                        pass
+                barrier.wait()
+                write(i)
+                barrier.wait()
+                write(10 + i)
+
+        together(4, work)
+        with mariadb.connect(database=my_database) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT a, UNIX_TIMESTAMP(z) FROM t ORDER BY a")
+            return cursor.fetchall()
+
+    direct = run(mariadb.port)
+    before = proxy.batched()
+    assert run(proxy.mariadb_port) == direct
+    assert len({z for _, z in direct}) == 2
+    assert proxy.batched() > before
+
+
+def test_mariadb_temporary_table_of_a_procedure(mariadb, proxy, my_database):
+    """A procedure makes a temporary table that hides the real one: that session's writes go alone."""
+    with mariadb.connect(database=my_database) as connection, connection.cursor() as cursor:
+        cursor.execute("DROP PROCEDURE IF EXISTS hide")
+        cursor.execute("CREATE PROCEDURE hide() CREATE TEMPORARY TABLE t (a INT, z TIMESTAMP)")
+        cursor.execute("TRUNCATE t")
+
+    def work(i):
+        with mariadb.connect(proxy.mariadb_port, database=my_database) as connection, connection.cursor() as cursor:
+            if i == 0:
+                cursor.execute("CALL hide()")
+            for turn in range(5):
+                cursor.execute(f"{HINT}INSERT INTO t (a) VALUES ({10 * i + turn})")
+            cursor.execute("SELECT COUNT(*) FROM t")
+            return cursor.fetchone()[0]
+
+    counts = together(4, work)
+    assert counts[0] == 5
+    with mariadb.connect(database=my_database) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT MIN(a), COUNT(*) FROM t")
+        assert cursor.fetchone() == (10, 15)
+
+
+@pytest.mark.parametrize("name, value, other", [("time_zone", "SYSTEM", "+05:00"), ("auto_increment_increment", 1, 7)])
+def test_mariadb_global_settings_change(mariadb, proxy, my_database, name, value, other):
+    """SET GLOBAL, not through the proxy, between two logins: old and new sessions are not alike."""
+    with mariadb.connect(database=my_database) as admin, admin.cursor() as cursor:
+        cursor.execute("DROP TABLE IF EXISTS g")
+        cursor.execute("CREATE TABLE g (id INT AUTO_INCREMENT PRIMARY KEY, tag INT, z TIMESTAMP)")
+
+        def login():
+            return [mariadb.connect(proxy.mariadb_port, database=my_database) for _ in range(2)]
+
+        old = login()
+        for connection in old:
+            connection.query("SELECT 1")
+        cursor.execute(f"SET GLOBAL {name} = %s", (other,))
+        try:
+            sessions = [*old, *login()]
+
+            def work(i):
+                found = []
+                with sessions[i].cursor() as writer:
+                    for turn in range(5):
+                        writer.execute(f"{HINT}INSERT INTO g (tag, z) VALUES ({10 * i + turn}, '2020-06-01 12:00:00')")
+                        found.append((10 * i + turn, writer.lastrowid))
+                return found
+
+            told = dict(pair for found in together(4, work) for pair in found)
+        finally:
+            cursor.execute(f"SET GLOBAL {name} = %s", (value,))
+        cursor.execute("SELECT tag, id, UNIX_TIMESTAMP(z) FROM g")
+        rows = cursor.fetchall()
+        assert {tag: number for tag, number, _ in rows} == told
+        if name == "time_zone":
+            assert len({z for tag, _, z in rows if tag < 20}) == len({z for tag, _, z in rows if tag >= 20}) == 1
+            assert len({z for _, _, z in rows}) == 2
+        for connection in sessions:
+            connection.close()

@@ -1,0 +1,118 @@
+# A session among others: what makes it like them, as its own statements and its server tell.
+
+cdef enum Action:
+    A_RELAY = 0      # to be sent on now, as it came
+    A_HELD           # copied and held, or answered: it is taken
+    A_WAIT           # not taken: to be looked at again, see ``wake_at``
+
+
+cdef enum:
+    MAX_ALIKES = 10000              # answers of servers that are kept
+
+cdef double ALIKE_SECONDS = 60.0    # for which what a server said of a session holds
+
+
+cdef class Comparing(Counted):
+    """A session, as far as it is compared with others. See ``History``."""
+    cdef History history
+    cdef bytes proving                  # what its answer is kept under, None: it is not to be kept
+    cdef bint ddl_open                  # DDL was sent and may not be committed yet
+
+    # --- what its statements change ---------------------------------------------------------------
+
+    cdef Change change_of(self, const char* sql, Py_ssize_t n, Scan* s):
+        """What a statement will make true once it is answered, None for most; ``n``: its text's length."""
+        cdef Change change
+        if s.flags & F_DDL and not s.flags & F_TEMP:
+            self.may_be_ddl()
+        if not s.flags & CHANGING:
+            return None
+        change = Change.__new__(Change)
+        change.flags = s.flags
+        if s.flags & F_SETLIKE:
+            change.text = sql[s.text_start:n]
+            change.wait = self.wait_said(change.text)
+        return change
+
+    cdef object wait_said(self, bytes sql):
+        """What a SET-like statement says of batching without hints: milliseconds, "startup", or None."""
+        wait = self.engine.hooks.session_wait(self.dialect, sql)
+        if wait == "unreadable":
+            self.engine.stats.hint_errors[self.dialect] += 1
+            return WAIT_NONE
+        return wait
+
+    cdef int apply(self, Change change, bint failed, bint in_transaction) except -1:
+        """A statement that changes the session is answered; ``in_transaction``: it may still be rolled back."""
+        self.history.apply(change, failed, in_transaction)
+        return self.engine.class_left(self)
+
+    cdef int transaction_ended(self, bint rolled_back) except -1:
+        if self.history.open:
+            self.history.transaction_ended(rolled_back)
+            self.engine.class_left(self)
+        return 0
+
+    cdef int doubt(self) except -1:
+        """What it sends may change the session, and how is not known."""
+        self.history.doubt()
+        return self.engine.class_left(self)
+
+    cdef inline int may_be_ddl(self) except -1:
+        """Facts about tables may be out of date from now on, and again once this is committed."""
+        self.engine.ddl_seen()
+        self.ddl_open = True
+        return 0
+
+    # --- what its server says ---------------------------------------------------------------------
+
+    cdef bytes class_key(self):
+        return self.history.login_key + self.history.alike.digest
+
+    cdef inline bint is_known(self) noexcept:
+        """Whether its class is known, and what its server said of it still holds."""
+        return self.cls is not None and self.engine.now < self.history.alike.expires and (
+            self.history.alike.version == self.engine.names_version)
+
+    cdef bytes change_key(self):
+        """What sessions have in common that were alike and have changed the same."""
+        return self.history.login_key + self.history.alike.digest + self.history.changes
+
+    cdef int recognise(self) except -1:
+        """Finds the session's class: A_HELD; A_WAIT: its server is asked; A_RELAY: it is like no other."""
+        cdef Engine engine = self.engine
+        cdef History history = self.history
+        cdef Alike alike = history.alike
+        self.proving = None
+        if alike is not None and history.changes:
+            self.proving = self.change_key()
+            alike = engine.alikes.get(self.proving)
+        if alike is None or engine.now >= alike.expires or alike.version != engine.names_version:
+            engine.ask_about_itself(self, engine.classes.family(history.login_key))
+            return A_WAIT
+        history.alike = alike
+        history.changes = b""
+        self.idle_limit = alike.idle_limit
+        if alike.refused:
+            return A_RELAY
+        if self.cls is None:
+            self.cls = engine.classes.enter(
+                hashlib.blake2b(self.class_key(), digest_size=24).digest(), engine.classes.family(history.login_key))
+        return A_HELD
+
+    cdef int told_of_itself(self, rows) except -1:
+        cdef Engine engine = self.engine
+        cdef Alike alike = Alike.__new__(Alike)
+        cdef Alike before = self.history.alike
+        alike.refused, alike.digest, alike.idle_limit = engine.hooks.judge_session(self.dialect, rows)
+        alike.expires = engine.now + (ALIKE_SECONDS if rows else FACTS_RETRY_SECONDS)
+        alike.version = engine.names_version
+        if before is None or before.digest != alike.digest or alike.refused:
+            engine.class_left(self)
+        self.history.alike = alike
+        self.history.changes = b""
+        if self.proving is not None and rows:
+            if len(engine.alikes) >= MAX_ALIKES:
+                engine.alikes.clear()
+            engine.alikes[self.proving] = alike
+        return 0
