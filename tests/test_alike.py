@@ -123,7 +123,7 @@ def test_postgres_defaults_of_a_role_change(postgres, proxy, pg_database):
         sessions = [*old, *new]
         before = proxy.batched()
         for turn in range(3):
-            together(4, lambda i: sessions[i].execute(f"{HINT}INSERT INTO t (a) VALUES ({10 * turn + i})"))
+            together(4, lambda i, turn=turn: sessions[i].execute(f"{HINT}INSERT INTO t (a) VALUES ({10 * turn + i})"))
         found = admin.execute("SELECT 'x', a FROM x.t UNION ALL SELECT 'y', a FROM y.t ORDER BY 2").fetchall()
         assert found == [("x" if a % 10 >= 2 else "y", a) for a in sorted(10 * turn + i for turn in range(3)
                                                                           for i in range(4))]
@@ -180,9 +180,10 @@ def test_postgres_two_masters_behind_one_address(postgres, pg_database, start_pr
         def work(i):
             missing = 0
             for turn in range(20):
-                sessions[i].execute(f"/* max_wait_ms:20 */ INSERT INTO masters VALUES ({100 * i + turn})", prepare=False)
-                missing += sessions[i].execute(
-                    f"SELECT count(*) FROM masters WHERE a = {100 * i + turn}", prepare=False).fetchone()[0] != 1
+                a = 100 * i + turn
+                sessions[i].execute(f"/* max_wait_ms:20 */ INSERT INTO masters VALUES ({a})", prepare=False)
+                found = sessions[i].execute(f"SELECT count(*) FROM masters WHERE a = {a}", prepare=False)
+                missing += found.fetchone()[0] != 1
             return missing
 
         assert together(8, work) == [0] * 8

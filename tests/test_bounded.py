@@ -303,7 +303,7 @@ def test_mariadb_writes(sql, table):
     assert (found and found["table"]) == table
 
 
-def test_mariadb_strings_and_triggers():
-    assert mariadb._without_strings("a 'b''c\\'' \"d\" 'e") == "a '' '' @"
-    assert mariadb.safe_trigger("SET NEW.a = concat('insert', NEW.b)") and not mariadb.safe_trigger("SET NEW.a = 'open")
-    assert mariadb.safe_default("concat('a(', uuid())") and not mariadb.safe_default("f(1)")
+def test_mariadb_tokens():
+    assert [t.text for t in mariadb.read("A 'b''c\\'' \"d\"/**/`E``f`. 1.5e3 x", True)] == [
+        "a", "'b''c\\''", '"d"', "E`f", ".", "1.5e3", "x"]
+    assert [mariadb.read(text) for text in ("a 'open", "a `open", "a /* open", "@x", "a \\ b", "'a\\'b'")] == [None] * 6

@@ -12,7 +12,7 @@ from tests.model import talk
 from tests.model.mariadb import LAST_PREPARED, LONG, LONGLONG, MyError, MyModel
 from tests.model.scene import HINT, Scene, insert, readable, tables
 from tests.sansio import Hooks
-from tests.wire import GREETING, HANDSHAKE, MY_FACTS, my, my_error, my_ok, my_query, my_result
+from tests.wire import GREETING, HANDSHAKE, MY_DEFINITION, MY_FACTS, my, my_error, my_ok, my_query, my_result
 
 BARE = talk.packet(b"\x17" + struct.pack("<IBI", LAST_PREPARED, 0, 1))     # without parameters
 
@@ -282,6 +282,7 @@ def clients(write: bytes, count: int = 2, capabilities: int = 0, answer: bytes =
     for number, client in enumerate(found):
         if b"@@sql_mode" in client.sends(my_query(write)):
             client.gets(my_result(*MY_FACTS))
+            client.gets(my_result(*MY_DEFINITION))
         hooks.engine.tick(1001.0 + number)
         client.server.take_out()
         assert client.gets(answer)
@@ -330,6 +331,7 @@ def test_executions_behind_a_bulk_one(flags):
         client.gets(my(1, b"\0\1\0\0\0\0\0\1\0\0\0\0") + my(2, b"\3def") + my(3, b"\xfe\0\0\2\0"))
         if b"@@sql_mode" in client.sends(one(LONGLONG, True, 5)):
             client.gets(my_result(*MY_FACTS))
+            client.gets(my_result(*MY_DEFINITION))
         hooks.engine.tick(1001.0 + now)
         client.server.take_out()
         assert client.gets(my_ok(1, 1))
@@ -416,6 +418,7 @@ def test_who_may_be_in_a_batch_with_whom(name, alike):
     for client in (a, b):
         if b"@@sql_mode" in sent[client]:
             client.gets(my_result(*MY_FACTS))
+            client.gets(my_result(*MY_DEFINITION))
     hooks.engine.tick(1010.0)
     together = (alike or name in SAME) and name not in NEVER
     assert hooks.engine.batches_running == together

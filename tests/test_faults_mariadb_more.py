@@ -7,7 +7,7 @@ import pytest
 from tests.model import talk
 from tests.model.scene import HINT, Scene, tables
 from tests.test_faults_mariadb import INSERT, OK, UPDATE, Client, batch, batched, clients
-from tests.wire import MY_FACTS, my, my_error, my_ok, my_query, my_result
+from tests.wire import MY_DEFINITION, MY_FACTS, my, my_error, my_ok, my_query, my_result
 
 # --- SHOW WARNINGS and ROW_COUNT(), with the direct way beside ------------------------------------------------------
 
@@ -161,6 +161,7 @@ def test_an_id_that_an_own_write_has_not_told(how, hinted):
     for number, client in enumerate(found):
         if b"@@sql_mode" in client.sends(my_query(write if hinted else write[len(HINT):])):
             client.gets(my_result(*MY_FACTS))
+            client.gets(my_result(*MY_DEFINITION))
         hooks.engine.tick(1004.0 + number)
         client.server.take_out()
         assert client.gets(answer) == answer

@@ -85,9 +85,11 @@ HANDSHAKE = struct.pack("<IIB", 0x0008A20D & ~1, 1 << 24, 45) + b"\0" * 19 + b"\
     + b"mysql_native_password\0"
 MY_OK = my(1, b"\0\0\0\2\0\0\0")
 
-# the catalogue's answer for a plain InnoDB table
-MY_FACTS = (b"STRICT_TRANS_TABLES", b"1", b"16777216", b"utf8mb4", b"NO_CHAIN", b"OFF", b"", b"0", b"InnoDB",
-            b"BASE TABLE", b"", None, None, b"1", b"6964", None)
+# the catalogue's answers for a plain InnoDB table
+MY_FACTS = (b"STRICT_TRANS_TABLES", b"1", b"16777216", b"utf8mb4", b"NO_CHAIN", b"OFF", b"", b"", b"0", b"1", None,
+            None)
+MY_DEFINITION = (b"t", b"CREATE TABLE `t` (`id` int(11) NOT NULL AUTO_INCREMENT, `a` int(11), PRIMARY KEY (`id`)) "
+                       b"ENGINE=InnoDB")
 
 
 def my_result(*values: bytes | None, status: int = 2, seq: int = 1) -> bytes:

@@ -12,7 +12,7 @@ from logging import ERROR, INFO
 from tqdb import __version__, analysis
 from tqdb.analysis import DIALECTS
 from tqdb.bounded import BURST_SECONDS, SHARE, Budget, Purpose, bounded
-from tqdb.catalog import Facts, mariadb, postgres
+from tqdb.catalog import Ask, Facts, mariadb, postgres
 from tqdb.log import event
 
 _CATALOG = (postgres, mariadb)
@@ -62,33 +62,37 @@ def warm_up() -> None:
 
 
 def probe_sql(dialect: int, verdict) -> bytes:
-    """The catalogue query about the verdict's table."""
+    """The first question for the catalogue about the verdict's table."""
     return _CATALOG[dialect].probe_sql(verdict).encode()
 
 
-def judge(dialect: int, verdict, rows: list[list[bytes | None]] | None
-          ) -> tuple[bool, str, bool, int, int, float]:
-    """``(ok, reason, multi_row, id_step, byte_limit, wait_limit)`` from the answer to ``probe_sql``.
+def judge(dialect: int, verdict, rows: list[list[bytes | None]] | None, state: object = None
+          ) -> tuple[bool, str, bool, int, int, float] | tuple[bytes, object]:
+    """``(ok, reason, multi_row, id_step, byte_limit, wait_limit)`` from the answer to the last question.
 
-    No answer means: relay.
+    Or ``(sql, state)``: the next question, and the ``state`` to be given with its answer. No answer means: relay.
     """
-    if not rows:
+    if rows is None or (not rows and state is None):
         why = "the catalogue does not show it" if rows is not None else "the catalogue answered with an error"
         facts = Facts(False, "table", why=why)
     else:
-        facts = bounded(_FACTS, sum(len(v) for v in rows[0] if v is not None), _judge, dialect, verdict, rows[0])
+        facts = bounded(_FACTS, sum(len(v) for row in rows for v in row if v is not None), _judge, dialect, verdict,
+                        rows, state)
         if facts is NotImplemented:
             facts = Facts(False, "table", why="its defaults or triggers are too long to be looked at")
+    if isinstance(facts, Ask):
+        return facts.sql.encode(), facts.state
     if not facts.ok:
         name = f"{verdict.schema}.{verdict.table}" if verdict.schema else verdict.table
         _explain(DIALECTS[dialect], name[:MAX_NAME], facts.why)
     return facts.ok, facts.reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit
 
 
-def _judge(dialect: int, verdict, row: list[bytes | None]) -> Facts:
+def _judge(dialect: int, verdict, rows: list[list[bytes | None]], state: object) -> Facts | Ask:
     try:
-        return _CATALOG[dialect].judge(verdict, [None if v is None else v.decode("utf-8", "replace") for v in row])
-    except (ValueError, TypeError):
+        return _CATALOG[dialect].judge(
+            verdict, [[None if v is None else v.decode("utf-8", "replace") for v in row] for row in rows], state)
+    except (ValueError, TypeError, IndexError):
         event(ERROR, "catalogue_answer", f"the {DIALECTS[dialect]} catalogue's answer is not understood",
               protocol=DIALECTS[dialect])
         return Facts(False, "table", why="the catalogue's answer is not understood")

@@ -8,6 +8,7 @@ from tqdb._core import scan
 
 from tests.wire import (
     COLUMNS,
+    MY_DEFINITION,
     MY_FACTS,
     PG_FACTS,
     my,
@@ -158,6 +159,8 @@ class MyPeer:
             self.status = 2
         if b"information_schema" in sql:
             return my_result(*MY_FACTS, status=self.status, seq=seq)
+        if sql.startswith(b"SHOW CREATE TABLE"):
+            return my_result(*MY_DEFINITION, status=self.status, seq=seq)
         found = scan(sql[sql.index(b" FOR ") + 5:] if sql.startswith(b"SET STATEMENT") and b" FOR " in sql else sql,
                      "mariadb", True)
         if found["query_type"] == "select" or (found["query_type"] == "insert" and b"RETURNING" in sql):

@@ -204,9 +204,9 @@ class MyModel(MyRunner):
 
     def on_query(self, packet: bytes):
         text = packet[1:].decode()
-        if "information_schema.TABLES t" in text:
+        if "information_schema.TRIGGERS g" in text or text.startswith("SHOW CREATE TABLE"):
             self.store.heard.append((self.number, "catalogue"))
-            return self.put_answer(self.facts(text), False)
+            return self.put_answer((self.definition if text.startswith("SHOW") else self.facts)(text), False)
         if "information_schema.SYSTEM_VARIABLES" in text:
             self.store.heard.append((self.number, "session"))
             return self.put_answer(self.likeness(), False)

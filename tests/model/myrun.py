@@ -272,17 +272,22 @@ class MyRunner:
                       [[name, str(value)] for name, value in values.items() if name not in NOT_IN_STAMP])
 
     def facts(self, text: str) -> Answer:
-        """The proxy's question about a table, whose name stands in its last line in hexadecimal."""
-        found = re.search(r"TABLE_SCHEMA = (?:DATABASE\(\)|CONVERT\(0x(\w+) .*?\)) AND "
-                          r"t\.TABLE_NAME = CONVERT\(0x(\w+) USING utf8mb4\)\s*\Z", text)
-        schema = bytes.fromhex(found[1]).decode() if found[1] else self.database
-        table = self.store.tables.get((schema, bytes.fromhex(found[2]).decode()))
-        names = [(f"f{i}", "text") for i in range(16)]
+        """The proxy's first question: about the session, and triggers of the table that its last line names."""
+        found = re.search(
+            r"EVENT_OBJECT_SCHEMA = (?:DATABASE\(\)|'(\w+)') AND g\.EVENT_OBJECT_TABLE = '(\w+)'\)\s*\Z", text)
+        table = self.store.tables.get((found[1] or self.database, found[2]))
+        body = "BEGIN SET NEW.a = NEW.a; END" if table is not None and table.trigger else None
+        return Answer([(f"f{i}", "text") for i in range(12)], [[
+            self.settings["sql_mode"], "1", str(self.store.max_packet), "utf8mb4", "NO_CHAIN", "OFF", "autocommit", "",
+            "0.000000", "1", None if body is None else len(body),
+            None if body is None else "." + body.encode().hex().upper()]])
+
+    def definition(self, text: str) -> Answer:
+        """The proxy's second question."""
+        schema, _, name = text.removeprefix("SHOW CREATE TABLE ").replace("`", "").rpartition(".")
+        table = self.store.tables.get((schema or self.database, name))
         if table is None:
-            return Answer(names, [])
-        body = "BEGIN SET NEW.a = NEW.a; END" if table.trigger else None
-        return Answer(names, [[
-            self.settings["sql_mode"], "1", str(self.store.max_packet), "utf8mb4", "NO_CHAIN", "OFF", "autocommit",
-            "0.000000", table.engine, "BASE TABLE", "", None if body is None else len(body),
-            None if body is None else body.encode().hex().upper(), "1",
-            None if table.auto is None else table.auto.encode().hex(), None]])
+            raise MyError(1146, "42S02", f"Table '{schema or self.database}.{name}' doesn't exist")
+        columns = ", ".join(f"`{c}` int{' AUTO_INCREMENT' * (c == table.auto)}" for c in table.columns)
+        return Answer([("Table", "text"), ("Create Table", "text")],
+                      [[name, f"CREATE TABLE `{name}` ({columns}) ENGINE={table.engine}"]])

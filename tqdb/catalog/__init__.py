@@ -1,11 +1,19 @@
 """What a table is, asked of the server on a client's own connection.
 
-Each dialect has ``probe_sql(verdict)``, one query that returns one row, and ``judge(verdict, row)``, which says
-whether writes to that table may be batched: as one multi-row INSERT that gives every row what it would get
-alone, or as the statements that they are, in one transaction.
+Each dialect has ``probe_sql(verdict)``, the first question, and ``judge(verdict, rows, state)``, which says from the
+answer's rows whether writes to that table may be batched: as one multi-row INSERT that gives every row what it would
+get alone, or as the statements that they are, in one transaction. Or it answers with the next question.
 """
 
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Ask:
+    """The next question, and the ``state`` that ``judge`` is to be given with its answer (None with the first's)."""
+
+    sql: str
+    state: object
 
 
 @dataclass(frozen=True)

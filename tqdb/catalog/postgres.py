@@ -2,7 +2,7 @@
 
 from tqdb.analysis import Verdict
 from tqdb.analysis.postgres import safe_defaults
-from tqdb.catalog import Facts
+from tqdb.catalog import Ask, Facts
 
 # What a function's source may not mention where many statements share a transaction: what is visible to others
 # at commit only, what belongs to the connection, and SQL that is put together at run time.
@@ -85,9 +85,9 @@ def probe_sql(verdict: Verdict) -> str:
         operators=array(verdict.operators))
 
 
-def judge(verdict: Verdict, row: list[str | None]) -> Facts:
+def judge(verdict: Verdict, rows: list[list[str | None]], state: object) -> Facts | Ask:
     (kind, security, rules, method, kinds, missing, triggers, bad_triggers, bad_rules, depends, shadowed, domains,
-     operators, defaults, messages, timeout) = row
+     operators, defaults, messages, timeout) = rows[0]
     for bad, why in (
             (missing != "0", "it, or another table of the statement, does not exist"),
             (any(k[0] not in "rpvmiS" for k in (kinds or "").split(",")), "not all it touches are ordinary tables"),

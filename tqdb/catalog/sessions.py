@@ -4,9 +4,9 @@ The question has two columns, a name and a value, and as many rows as there are 
 are for the proxy; the others, with their values, are what sessions must have in common.
 
 PostgreSQL: settings that do not come from the server's own configuration with what a RESET would make of them, users,
-the resolved ``search_path``, and which server it is. MariaDB: the variables that can change what a write does or answers,
-database, user and role, and which server it is. Left out are variables that only concern speed, memory and logs, and
-what the proxy looks after itself (last insert id, warnings, transactions).
+the resolved ``search_path``, and which server it is. MariaDB: the variables that can change what a write does or
+answers, database, user and role, and which server it is. Left out are variables that only concern speed, memory and
+logs, and what the proxy looks after itself (last insert id, warnings, transactions).
 """
 
 import hashlib
@@ -28,8 +28,8 @@ MARIADB_VARIABLES = tuple("""
     old old_mode pseudo_slave_mode server_id session_track_schema session_track_state_change
     session_track_system_variables session_track_transaction_info skip_replication sql_auto_is_null sql_big_selects
     sql_if_exists sql_log_bin sql_mode sql_notes sql_safe_updates sql_select_limit sql_warnings
-    system_versioning_alter_history system_versioning_asof system_versioning_insert_history time_zone transaction_isolation
-    transaction_read_only tx_isolation tx_read_only unique_checks updatable_views_with_limit wsrep_causal_reads
+    system_versioning_alter_history system_versioning_asof system_versioning_insert_history time_zone
+    transaction_isolation transaction_read_only tx_isolation tx_read_only unique_checks updatable_views_with_limit wsrep_causal_reads
     wsrep_dirty_reads wsrep_on wsrep_retry_autocommit wsrep_sync_wait wsrep_trx_fragment_size
     wsrep_trx_fragment_unit
 """.split())

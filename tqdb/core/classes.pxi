@@ -14,6 +14,12 @@ cdef class TableFacts:
     cdef uint64_t epoch             # the engine's DDL epoch when the catalogue was asked
     cdef double expires             # when it is to be asked again
     cdef bint probing
+    cdef bytes question             # what is to be asked next, None: the first question
+    cdef object so_far              # what ``judge`` makes of the answers before it
+    cdef int rounds                 # questions asked
+    cdef uint64_t asked_epoch       # the engine's DDL epoch …
+    cdef double began               # … and the time when the first was
+    cdef double due                 # when all are likely to be answered
     cdef list waiting               # groups whose writes wait for the catalogue's answer
     cdef bint multi_row             # rows may be merged into one INSERT
     cdef double wait_limit          # seconds that a write of these sessions may be held at most
@@ -45,6 +51,7 @@ cdef class SessionClass:
     cdef Family family
     cdef dict groups              # Shape -> Group
     cdef dict tables              # a verdict's ``facts_key`` -> TableFacts
+    cdef double asking            # seconds that the catalogue is thought to take, from its answers
 
     def __init__(self, bytes key, Family family):
         self.key = key

@@ -4,10 +4,12 @@
 
 cdef enum:
     MAX_GROUPS_PER_CLASS = 2000
+    MAX_ROUNDS = 4                  # questions about one table
     MAX_STATEMENT = 0xFFFFFF - 262144  # bytes of a batch's statement: what one packet of MariaDB's holds, with room
 
 cdef double FACTS_SECONDS = 60.0
-cdef double FACTS_RETRY_SECONDS = 2.0    # after the catalogue has answered with an error
+cdef double FACTS_RETRY_SECONDS = 2.0    # after the catalogue has answered with an error, or not to the end
+cdef double ASKING_SHARE = 0.25          # of a slow answer in what answers are thought to take
 
 
 cdef inline Py_ssize_t size_in(Group group, Py_ssize_t tuple_bytes, Py_ssize_t message_bytes) noexcept:
@@ -248,26 +250,52 @@ cdef class Gathering(Turn):
     cdef int ask(self, Member member, Group group) except -1:
         """The catalogue is asked about the group's table, on this member's connection; the group waits for it."""
         cdef TableFacts facts = group.facts
-        member.server.ask(self.hooks.probe_sql(member.dialect, group.shape.verdict))
+        if facts.question is None or facts.asked_epoch != self.ddl_epoch or (
+                self.now - facts.began > FACTS_RETRY_SECONDS):
+            facts.question = self.hooks.probe_sql(member.dialect, group.shape.verdict)
+            facts.so_far = None
+            facts.rounds = 0
+            facts.asked_epoch = self.ddl_epoch
+            facts.began = self.now
+        facts.due = facts.began + group.cls.asking
         facts.probing = True
         member.asked = facts
         member.asked_for = group
-        member.asked_epoch = self.ddl_epoch
+        return self.send_question(member, facts)
+
+    cdef int send_question(self, Member member, TableFacts facts) except -1:
+        facts.rounds += 1
+        member.server.ask(facts.question)
+        facts.question = None
         return 0
 
     cdef int told(self, Member member, rows) except -1:
-        """The answer: lists of bytes or None; None after an error."""
+        """The answer: lists of bytes or None; None after an error. It may lead to the next question.
+
+        That is asked at once while the member's own write waits for it, so that the connection does nothing else; by
+        then it may have gone on, and who writes to the table next asks.
+        """
         cdef TableFacts facts = member.asked
         cdef Group group = member.asked_for
         if member.asked_in is not None:
             member.told_of_itself(rows)
             return self.asking_ended(member)
-        ok, reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit = (
-            self.hooks.judge(member.dialect, group.shape.verdict, rows))
+        answer = self.hooks.judge(member.dialect, group.shape.verdict, rows, facts.so_far)
+        if len(answer) == 2 and facts.rounds >= MAX_ROUNDS:
+            rows = None
+            answer = self.hooks.judge(member.dialect, group.shape.verdict, None, None)
+        if len(answer) == 2:
+            facts.question, facts.so_far = answer
+            if member.held.place == HP_GATHERED and member.cls is group.cls and member.server.may_lead():
+                return self.send_question(member, facts)
+            return self.asking_ended(member)
+        ok, reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit = answer
         facts.state = T_OPEN if ok else T_REFUSED
         facts.reason = REASONS.index(reason)
-        facts.epoch = member.asked_epoch
+        facts.so_far = None
+        facts.epoch = facts.asked_epoch
         facts.expires = self.now + (FACTS_SECONDS if rows is not None else FACTS_RETRY_SECONDS)
+        self.took(group.cls, self.now - facts.began)
         return self.asking_ended(member)
 
     cdef int ask_about_itself(self, Member member, Family family) except -1:
@@ -276,6 +304,10 @@ cdef class Gathering(Turn):
         member.asked_in = family
         family.asking += 1
         return 0
+
+    cdef inline void took(self, SessionClass cls, double seconds) noexcept:
+        """A quick answer counts at once, a slow one in part: who goes alone too early is not batched."""
+        cls.asking += (seconds - cls.asking) * (ASKING_SHARE if 0 < cls.asking < seconds else 1)
 
     cdef int asking_ended(self, Member member) except -1:
         """The catalogue has answered, or will not; or the session's own server has."""

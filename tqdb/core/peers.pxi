@@ -38,7 +38,6 @@ cdef class Member(Endpoint):
     cdef Held held                      # None until its first hinted write
     cdef SessionClass cls
     cdef TableFacts asked               # what its server connection is being asked about
-    cdef uint64_t asked_epoch           # the engine's DDL epoch when it was
     cdef Group asked_for
     cdef Family asked_in                # … or, while it is asked what its session is like, the session's family
     cdef double idle_limit              # seconds of silence after which its server ends it, 0: never

@@ -299,6 +299,8 @@ cdef class Session(Comparing):
                 engine.ask(self, group)
             elif facts.state == T_REFUSED:
                 return self.not_gathered(facts.reason, count)
+        if facts.probing and wait_ms != WAIT_AUTO and engine.now + wait_ms * 0.001 < facts.due:
+            return self.not_gathered(R_TABLE, count)
         if engine.now < group.paused:
             return self.not_gathered(R_TABLE, count)
         held.shape = shape

@@ -75,7 +75,7 @@ cdef Py_ssize_t skip_single_quoted(const uint8_t* p, Py_ssize_t i, Py_ssize_t n,
                                    bint escape_prefix) noexcept nogil:
     """i stands on the opening quote; returns one past the string, or -1.
 
-    PostgreSQL: behind ``escape_prefix``, E'…', the rule of its backslashes holds on in what continues it in another line.
+    PostgreSQL: behind ``escape_prefix``, E'…', the rule of its backslashes holds on where another line continues it.
     """
     cdef Py_ssize_t j = skip_quoted(p, i + 1, n, b"'", backslash or escape_prefix)
     cdef Py_ssize_t k

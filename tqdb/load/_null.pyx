@@ -1,6 +1,6 @@
 """The null backend: speaks both protocols and stores nothing, so that what stands before it is what is measured.
 
-It counts the tuples of an INSERT, knows whether a transaction is open, and hands every SELECT to ``rows``. It
+It counts the tuples of an INSERT, knows whether a transaction is open, and hands every SELECT and SHOW to ``rows``. It
 understands the statements of the load generator and what the proxy makes of them, not SQL.
 """
 
@@ -110,7 +110,7 @@ cdef int kind_of(const uint8_t* p, Py_ssize_t n) noexcept nogil:
         return K_INSERT
     if is_word(p, n, b"update", 6):
         return K_UPDATE
-    if is_word(p, n, b"select", 6) or is_word(p, n, b"with", 4):
+    if is_word(p, n, b"select", 6) or is_word(p, n, b"with", 4) or is_word(p, n, b"show", 4):
         return K_SELECT
     if is_word(p, n, b"begin", 5):
         return K_BEGIN
