@@ -18,6 +18,7 @@ cdef class Engine(Departing):
     ``probe_sql(dialect, verdict)`` -> the catalogue query;
     ``judge(dialect, verdict, rows)`` -> ``(ok, reason_name, multi_row, id_step, byte_limit, wait_limit)``;
     ``status_sql(dialect, sql, session)`` -> the statement that answers a status query;
+    ``status_variables(sql, session)`` -> for one that MariaDB prepares: what sets its figures, and what shows them;
     ``connect(session)``, ``cancel(session, packet, key)``, ``session_closed(session)``, ``server_closed(server)``;
     ``refused(session, kind, message)``: it is ended with an error of the proxy's own;
     ``slow_batch(leader, writes, seconds)``.
