@@ -13,8 +13,8 @@ from tests.model.mariadb import MyModel
 from tests.model.postgres import PgModel
 from tests.model.scene import ALL_FORMS, FORMS, HINT, PROTOCOLS, Scene, query, tables
 from tests.model.wire import Hooks, Link
-from tests.wire import my
 from tests.test_vanishing import leads
+from tests.wire import my
 from tqdb.loop import Loop
 
 # --- hooks that raise -------------------------------------------------------------------------------------------------

@@ -1,18 +1,32 @@
-"""What a session's own connection shows after its writes ran elsewhere, or others' ran there; limits of transactions."""
+"""What a connection shows after its session's writes ran elsewhere, or others' on it; time limits of transactions."""
 
-import os
+import re
 import signal
+import threading
 
 import psycopg
 import pytest
+from tqdb._core import PgSession
+
 from tests.crowd import together
 from tests.raw import RawMariaDB, RawPostgres
 from tests.sansio import Hooks
-from tests.test_sans_io import INSERT, answer_probe, logged_in, two_in_a_batch, who_leads
+from tests.test_sans_io import INSERT, two_in_a_batch, who_leads
 from tests.wait import wait_for
-from tests.wire import PG_LOGIN, READY, STARTUP, pg_bind, pg_error, pg_fields, pg_parse, pg_query
+from tests.wire import (
+    COLUMNS,
+    PG_FACTS,
+    PG_LOGIN,
+    READY,
+    STARTUP,
+    pg_bind,
+    pg_error,
+    pg_fields,
+    pg_parse,
+    pg_query,
+    pg_split,
+)
 from tests.wire import pg as message
-from tqdb._core import PgSession
 
 HINT = "/* max_wait_ms:50 */ "
 SYNC = message(b"S")
@@ -234,3 +248,211 @@ def test_a_connection_that_does_not_clear_ends():
     assert session.closing and server.closed
     other.receive(pg_query("SELECT 1"))
     assert other_server.take_out() == DISCARD + pg_query("SELECT 1")
+
+
+# --- time limits of transactions ----------------------------------------------------------------------------------
+
+IDLE_OFF = "SET LOCAL idle_in_transaction_session_timeout=0"
+TRANSACTION_OFF = "SET LOCAL transaction_timeout=0"
+
+
+@pytest.mark.parametrize("version, limits", [
+    (b"", []), (b"9.5.25", []), (b"9.6.24", [IDLE_OFF]), (b"15.4 (Debian 15.4-1)", [IDLE_OFF]),
+    (b"16beta1", [IDLE_OFF]), (b"17.2", [IDLE_OFF, TRANSACTION_OFF]), (b"18devel", [IDLE_OFF, TRANSACTION_OFF])])
+@pytest.mark.parametrize("extended", [False, True], ids=["query", "extended"])
+def test_limits_that_end_the_connection_are_off_in_a_batch(version, limits, extended):
+    """The batch's transaction has limits that the server knows switched off, and its answer is understood."""
+    hooks = Hooks()
+    sessions = []
+    write = pg_parse(b"", INSERT) + pg_bind(b"", b"") + EXECUTE + SYNC if extended else WRITE
+    answer = (message(b"1") + message(b"2") if extended else b"") + ONE_ROW + READY
+    for i in range(2):
+        session = PgSession(hooks.engine)
+        session.receive(STARTUP)
+        server = hooks.server
+        server.receive(PG_LOGIN[:-len(READY)] + message(b"S", b"server_version\0" + version + b"\0") + READY)
+        session.take_out(), server.take_out()
+        sessions.append((session, server))
+        if i == 0:
+            session.receive(write)
+            assert b"pg_catalog" in server.take_out()
+            server.receive(COLUMNS + PG_FACTS + message(b"C", b"SELECT 1\0") + READY)
+            assert server.take_out() == write
+            server.receive(answer)
+            assert session.take_out() == answer
+    for session, _ in reversed(sessions):       # the one that has not written yet is not waited for
+        session.receive(write)
+    (leader, sent), = [(server, sent) for _, server in sessions if (sent := server.take_out())]
+    statements = ["BEGIN", "SET LOCAL lock_timeout=100", *limits]
+    if extended:
+        at = [sent.index(pg_parse(b"", text.encode())) for text in statements]
+        assert at == sorted(at) and sent.count(b"SET LOCAL") == len(statements) - 1
+    else:
+        assert sent[5:].startswith((";".join(statements) + ";/*").encode())
+    leader.receive(opened(len(statements)) + (message(b"1") + message(b"2") + message(b"n") if extended else b"")
+                   + message(b"C", b"INSERT 0 2\0") + OPEN)
+    assert leader.take_out() == pg_query("COMMIT")
+    leader.receive(message(b"C", b"COMMIT\0") + READY)
+    assert [session.take_out() for session, _ in sessions] == [answer] * 2
+
+
+def test_a_batch_is_not_ended_as_idle(postgres, pg, table, start_proxy):
+    """The proxy's own turn in front of COMMIT takes longer than its sessions may idle in a transaction."""
+    proxy = start_proxy(postgres=postgres)
+    admin, other = pg(through=False), pg(through=False)
+    admin.execute(f"CREATE TABLE {table} (k int PRIMARY KEY)")
+    sessions = [psycopg.connect(postgres.dsn(proxy.postgres_port), autocommit=True, application_name=table,
+                                options="-c idle_in_transaction_session_timeout=20") for _ in range(4)]
+    sessions[0].execute(f"{HINT}INSERT INTO {table} (k) VALUES (0)")
+    keys = iter(range(100, 10_000, 10))
+    kept = []
+
+    def batches(condition: str) -> int:
+        return admin.execute(f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{table}' AND "
+                             + condition).fetchone()[0]
+
+    def stopped_behind_its_answer() -> bool:
+        """A batch waits for a lock; the proxy is stopped, the lock given: is its transaction left open, and well?"""
+        key = next(keys)
+        done = threading.Event()
+
+        def work(i):
+            if i < 4:
+                sessions[i].execute(f"{HINT}INSERT INTO {table} (k) VALUES ({key + i})")
+                return
+            try:
+                wait_for(lambda: batches("wait_event_type = 'Lock'"))
+                proxy.process.send_signal(signal.SIGSTOP)
+            finally:
+                other.execute("ROLLBACK")
+                done.set()
+
+        other.execute("BEGIN")
+        other.execute(f"INSERT INTO {table} (k) VALUES ({key})")
+        found = []
+
+        def look():
+            assert done.wait(60)
+            try:
+                # a batch that has met its lock's time-out shows as aborted: it is tried again
+                wait_for(lambda: not batches("state = 'active'"))
+                found.append(batches("state = 'idle in transaction'") == 1)
+                if found[0]:
+                    wait_for(lambda: batches("state_change < clock_timestamp() - interval '0.2 s'") == 4)
+            finally:
+                proxy.process.send_signal(signal.SIGCONT)
+
+        looks = threading.Thread(target=look, daemon=True)
+        looks.start()
+        together(5, work)
+        looks.join(60)
+        kept.extend(key + i for i in range(4))
+        return found[0]
+
+    assert any(stopped_behind_its_answer() for _ in range(20))
+    assert admin.execute(f"SELECT array_agg(k ORDER BY k) FROM {table}").fetchone() == ([0, *kept],)
+    assert proxy.batched() > 0
+    for connection in sessions:
+        connection.close()
+
+
+def test_the_time_limit_of_a_statement_is_its_own(proxy, pg, table):
+    """A batch that its leader's statement_timeout ends is divided: only the write that waits is ended by it."""
+    admin = pg(through=False)
+    admin.execute(f"CREATE TABLE {table} (k int PRIMARY KEY)")
+    sessions = [pg(options="-c statement_timeout=90") for _ in range(6)]
+    sessions[0].execute(f"{HINT}INSERT INTO {table} (k) VALUES (0)")
+    before, retries = proxy.batched(), proxy.metric("tqdbproxy_write_batch_retries_total", cause="timeout")
+    admin.execute("BEGIN")
+    admin.execute(f"INSERT INTO {table} (k) VALUES (1)")
+
+    def work(i):
+        try:
+            sessions[i].execute(f"{HINT}INSERT INTO {table} (k) VALUES ({i + 1})")
+        except psycopg.errors.QueryCanceled as e:
+            return e.diag.message_primary
+        return None
+
+    ended = together(6, work)
+    admin.execute("COMMIT")
+    assert ended == ["canceling statement due to statement timeout", *[None] * 5]
+    assert proxy.metric("tqdbproxy_write_batch_retries_total", cause="timeout") > retries
+    assert proxy.batched() > before
+    assert admin.execute(f"SELECT array_agg(k ORDER BY k) FROM {table}").fetchone() == ([*range(7)],)
+
+
+# --- the proxy's status, prepared -----------------------------------------------------------------------------------
+
+def figure(answer: bytes) -> int:
+    """The number of batched writes in a status of either protocol: behind its name, with its length in front."""
+    found = re.search(rb"Batched_writes_total(?:\0\0\0)?[\1-\x10](\d+)", answer)
+    assert found, answer
+    return int(found[1])
+
+
+def follows_batches(ask, write) -> None:
+    """``ask()``'s figure goes up with every batch that ``write()`` has made."""
+    for _ in range(3):
+        last = ask()
+        wait_for(lambda last=last: write() or ask() > last, what="a newer figure")
+
+
+@pytest.mark.parametrize("way", ["named", "unnamed", "described", "select"])
+def test_a_prepared_status_is_fresh_on_postgres(proxy, pg, table, way):
+    pg(through=False).execute(f"CREATE TABLE {table} (a int)")
+    session = RawPostgres(proxy.postgres_port)
+    others = [pg() for _ in range(3)]
+    name = b"" if way == "unnamed" else b"status"
+    text, values = b"SHOW TQDB STATUS", ()
+    if way == "select":
+        text, values = b"SELECT variable_name, value FROM pg_tqdb_status WHERE value <> $1", (b"x",)
+    insert = f"{HINT}INSERT INTO {table} (a) VALUES (1)"
+
+    def say(data: bytes) -> bytes:
+        session.sock.sendall(data)
+        return session.answer()
+
+    def ask() -> int:
+        answer = say((message(b"D", b"S" + name + b"\0") if way == "described" else b"")
+                     + pg_bind(b"", name, *values) + message(b"D", b"P\0") + EXECUTE + SYNC)
+        kinds = bytes(kind[0] for kind, _ in pg_split(answer)[0])
+        assert re.fullmatch(b"(tT)?2TD+CZ" if way == "described" else b"2TD+CZ", kinds)
+        return figure(answer)
+
+    def write() -> None:
+        together(4, lambda i: others[i].execute(insert) if i < 3 else say(pg_bind(b"", b"w") + EXECUTE + SYNC))
+
+    assert say(pg_parse(b"w", insert.encode()) + pg_parse(name, text) + SYNC) == message(b"1") * 2 + READY
+    follows_batches(ask, write)
+    session.close()
+
+
+def test_a_prepared_status_in_a_failed_transaction(proxy):
+    """It fails as any statement does, and is there again afterwards."""
+    session = RawPostgres(proxy.postgres_port)
+
+    def say(data: bytes) -> bytes:
+        session.sock.sendall(data)
+        return session.answer()
+
+    ask = pg_bind(b"", b"status") + EXECUTE + SYNC
+    assert say(pg_parse(b"status", b"SHOW TQDB STATUS") + SYNC) == message(b"1") + READY
+    say(pg_query("BEGIN; SELECT 1 / 0"))
+    for _ in range(2):
+        answer = say(ask)
+        assert b"C25P02\0" in answer and answer.count(b"C25P02") == 1 and answer.endswith(message(b"Z", b"E"))
+    say(pg_query("ROLLBACK"))
+    assert figure(say(ask)) >= 0
+    session.close()
+
+
+def test_a_prepared_status_is_fresh_on_mariadb(proxy, my, table):
+    my(through=False).cursor().execute(f"CREATE TABLE {table} (a int) ENGINE=InnoDB")
+    session = RawMariaDB(my())
+    others = [my() for _ in range(3)]
+    insert = f"{HINT}INSERT INTO {table} (a) VALUES (1)"
+
+    def write() -> None:
+        together(4, lambda i: others[i].cursor().execute(insert) if i < 3 else session.execute(insert, ()))
+
+    follows_batches(lambda: figure(session.execute("SHOW TQDB STATUS", ())), write)

@@ -250,7 +250,7 @@ class Status:
         # one character set for all, whatever the connection's is
         values = ", ".join(f"@tqdb_status_{i} = CONVERT({mariadb.text(value)} USING utf8mb4)"
                            for i, (_, value) in enumerate(rows))
-        selects = [f"SELECT {mariadb.text(name)} AS variable_name, @tqdb_status_{i} AS value"
+        selects = [f"SELECT {mariadb.text(name)} AS variable_name, CAST(@tqdb_status_{i} AS CHAR(255)) AS value"
                    for i, (name, _) in enumerate(rows)]
         return f"SET {values}".encode(), " UNION ALL ".join(selects).encode()
 

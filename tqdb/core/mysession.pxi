@@ -25,6 +25,7 @@ cdef class MySession(MyCommands):
             statement.status = sql[s.text_start:s.text_end]
             text = self.put_status(statement)
             if text is not None:
+                statement.qtype = QT_SELECT
                 self.expect(COM_STMT_PREPARE, 0, statement)
                 self.server.out.append_bytes(my_command(COM_STMT_PREPARE, text))
                 self.server.mark()
@@ -106,7 +107,8 @@ cdef class MySession(MyCommands):
     cdef Py_ssize_t relay_execute(self, int command, MyStatement statement, const char* p, Py_ssize_t n,
                                   Py_ssize_t length) except -1:
         """An execution that is not to be gathered is counted and sent on."""
-        if (statement is None or self.must_restore_for(statement)) and not self.restored():
+        if (statement is None or statement.status is not None or self.must_restore_for(statement)) and (
+                not self.restored()):
             return WAIT
         self.qtype = QT_OTHER
         self.source = self.engine.stats.none
