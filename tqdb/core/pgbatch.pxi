@@ -16,7 +16,7 @@ cdef list OPENING_MESSAGES = [b"".join([pg_run(_text) for _text in PG_OPENINGS[:
 
 
 cdef int pg_opens(bytes version) except -1:
-    """How many of ``PG_OPENINGS`` a server knows by its ``server_version``, such as ``15.4 (Debian …)`` or ``18beta1``."""
+    """How many of ``PG_OPENINGS`` a server knows, by its ``server_version``: ``15.4 (Debian …)``, ``18beta1``."""
     cdef bytes digits = version[:2] if version[1:2].isdigit() else version[:1]
     cdef int major = int(digits) if digits.isdigit() else 0
     if major >= 17:
