@@ -446,6 +446,23 @@ def test_a_prepared_status_in_a_failed_transaction(proxy):
     session.close()
 
 
+def test_a_name_that_was_taken_by_another_statement_is_left_to_it(proxy):
+    session = RawPostgres(proxy.postgres_port)
+
+    def say(data: bytes) -> bytes:
+        session.sock.sendall(data)
+        return session.answer()
+
+    ask = pg_bind(b"", b"status") + EXECUTE + SYNC
+    assert say(pg_parse(b"status", b"SHOW TQDB STATUS") + SYNC) == message(b"1") + READY
+    assert figure(say(ask)) >= 0
+    say(pg_query("DEALLOCATE ALL"))
+    assert b"C26000\0" in say(ask)
+    say(pg_query("PREPARE status AS SELECT 7"))
+    assert say(ask) == message(b"2") + selected(b"7") + READY
+    session.close()
+
+
 def test_a_prepared_status_is_fresh_on_mariadb(proxy, my, table):
     my(through=False).cursor().execute(f"CREATE TABLE {table} (a int) ENGINE=InnoDB")
     session = RawMariaDB(my())

@@ -1,6 +1,6 @@
 # Departing: the one place that sends what was gathered, as a batch on the connection of one of its members, or alone.
 
-cdef double REST_SECONDS = 20.0     # below a third of any idle cut-off that networks are known for (a minute)
+cdef double REST_SECONDS = 20.0     # a third of the shortest idle cut-off that networks are known for
 
 
 cdef class Departing(Gathering):

@@ -62,11 +62,13 @@ cdef class PgExtended(PgLogin):
     cdef int ready_to_use(self, const char* name) except -1:
         """A statement is about to be bound or described: the server is given it as the client sees it.
 
-        One that asks about the proxy is prepared anew each time, as its answer is part of its text.
+        One that asks about the proxy is prepared anew each time, as its answer is part of its text. A named one only
+        while the name is sure to be its own: after a DEALLOCATE it may be another's, and stays as it is.
         """
         cdef PgStatement statement = self.statements.find(name, len(name))
         cdef bytes text = None
-        if statement is not None and statement.status is not None:
+        if statement is not None and statement.status is not None and (
+                not statement.name or statement.known == self.statements.era):
             text = self.engine.hooks.status_sql(PG, statement.status, self)
         if text is None:
             return self.unnamed_ready() if name[0] == 0 else 0
