@@ -41,6 +41,9 @@ class Hooks:
     def status_sql(self, dialect, sql, session):
         return None
 
+    def status_variables(self, sql, session):
+        return None
+
     def session_closed(self, session):
         pass
 

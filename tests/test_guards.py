@@ -14,6 +14,7 @@ from tests.model.postgres import PgModel
 from tests.model.scene import ALL_FORMS, FORMS, HINT, PROTOCOLS, Scene, query, tables
 from tests.model.wire import Hooks, Link
 from tests.test_vanishing import leads
+from tests.wire import my
 from tqdb.loop import Loop
 
 # --- hooks that raise -------------------------------------------------------------------------------------------------
@@ -64,6 +65,7 @@ HOOKS = {
         "cancel": lambda s, v: s.wire.connect().send(b"\0\0\0\x10\x04\xd2\x16\x2e" + b"\0\0\0\1\0\0\0\1")},
     "mariadb": {
         **BOTH, "session_wait": lambda s, v: s.say(v, s.query("SET @a = 1")),
+        "status_variables": lambda s, v: v.send(my(0, b"\x16SHOW TQDB STATUS")),
         "killed_query": lambda s, v: s.say(v, s.query("KILL QUERY 1")),
         "row_count_sql": lambda s, v: gathered_and(s, v, "SELECT ROW_COUNT()")}}
 

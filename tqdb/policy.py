@@ -243,6 +243,21 @@ class Status:
         answer = _status_answer(dialect, wanted, self._rows(session))
         return answer if wanted == "show" else answer + sql
 
+    def variables(self, sql: bytes, session) -> tuple[bytes, bytes] | None:
+        """For a status query that MariaDB prepares: a SET of the figures, and the SELECT that shows what was set last.
+
+        None if ``sql`` is no such query.
+        """
+        if bounded(_STATUSES, len(sql), _status_wanted, DIALECTS.index("mariadb"), sql) != "show":
+            return None
+        rows = self._rows(session)
+        # one character set for all, whatever the connection's is
+        values = ", ".join(f"@tqdb_status_{i} = CONVERT({mariadb.text(value)} USING utf8mb4)"
+                           for i, (_, value) in enumerate(rows))
+        selects = [f"SELECT {mariadb.text(name)} AS variable_name, CAST(@tqdb_status_{i} AS CHAR(255)) AS value"
+                   for i, (name, _) in enumerate(rows)]
+        return f"SET {values}".encode(), " UNION ALL ".join(selects).encode()
+
     def _rows(self, session) -> tuple[tuple[str, str], ...]:
         now = time.monotonic()
         if now - self.read > STATUS_SECONDS or not self.totals:

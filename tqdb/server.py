@@ -237,6 +237,9 @@ class Server:
         self.connecting[session] = Connector(self.loop, self.backends["postgres"].addresses,
                                              self.config.limits.server_connect_timeout, done)
 
+    def status_variables(self, sql: bytes, session) -> tuple[bytes, bytes] | None:
+        return self.guarded("status_variables", None, self.status.variables, sql, session)
+
     def status_sql(self, dialect: int, sql: bytes, session) -> bytes | None:
         return self.guarded("status_sql", None, self.status.sql, dialect, sql, session)
 

@@ -39,7 +39,7 @@ class PgRunner:
         code = self.store.fault(statement.text)
         if code is not None:
             raise PgError(code, "so it was told")
-        if statement.verb == "discard" and (self.block or several):
+        if statement.verb == "discard" and statement.words[-1] == "all" and (self.block or several):
             raise PgError("25001", "DISCARD ALL cannot run inside a transaction block")
 
     def table_of(self, statement: Statement) -> Table | None:
@@ -149,6 +149,8 @@ class PgRunner:
         return "RESET", []
 
     def do_discard(self, statement: Statement):
+        if statement.words[-1] == "sequences":
+            return "DISCARD SEQUENCES", []
         self.settings.values.clear()
         self.prepared.clear()
         return "DISCARD ALL", []

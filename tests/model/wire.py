@@ -45,6 +45,9 @@ class Hooks(sansio.Hooks):
     def cancel(self, session, packet, key) -> None:
         session.abort()
 
+    def status_variables(self, sql, session):
+        return None
+
     def status_sql(self, dialect, sql, session):
         return None
 

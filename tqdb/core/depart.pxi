@@ -1,7 +1,14 @@
 # Departing: the one place that sends what was gathered, as a batch on the connection of one of its members, or alone.
 
+cdef double REST_SECONDS = 20.0     # a third of the shortest idle cut-off that networks are known for
+
+
 cdef class Departing(Gathering):
     """The engine, as far as it sends. It knows no protocol: server connections merge, members send what they hold."""
+    cdef public double rest_seconds     # unused for so long, a server connection leads its session's next batch
+
+    def __cinit__(self, *args, **kwargs):
+        self.rest_seconds = REST_SECONDS
 
     cdef int look_at_ripe(self) except -1:
         cdef list todo = self.ripe
@@ -33,12 +40,20 @@ cdef class Departing(Gathering):
         return 0
 
     cdef int depart(self, Batch batch) except -1:
-        """Sends a batch on a member's connection, the one that led last if it may: the one place that decides."""
+        """Sends a batch on a member's connection: the one place that decides on which.
+
+        It is the one that led last, whose server process is warm, unless another has been unused for too long: a
+        connection whose session writes must not be cut off as idle. Where several have been the longest leads.
+        """
         cdef Held held
         cdef Member member
         cdef Member leader = None
         cdef Group group = batch.group
         cdef list members = []
+        cdef set ending = None          # writes whose own connection cannot wait for another batch
+        cdef double unused
+        cdef double longest = 1
+        cdef bint rotates = False
         batch.rows = batch.nwrites = 0
         for item in batch.members:
             held = <Held>item
@@ -50,9 +65,22 @@ cdef class Departing(Gathering):
             members.append(held)
             batch.rows += held.rows
             batch.nwrites += held.nwrites
-            if member.server.may_lead() and (leader is None or member is group.last_leader):
+            if not member.server.may_lead():
+                continue
+            unused = member.unused(self.now, self.rest_seconds)
+            if unused >= longest:
                 leader = member
+                longest = unused
+                rotates = True
+            elif not rotates and (leader is None or member is group.last_leader):
+                leader = member
+            if unused >= 1 and member.ends_unused(self.now):
+                if ending is None:
+                    ending = set()
+                ending.add(held)
         batch.members = members
+        if ending is not None:
+            members = self.set_apart(batch, ending, leader)
         if not members:
             return 0
         if batch.nwrites == 1:
@@ -63,6 +91,22 @@ cdef class Departing(Gathering):
             self.stalled.append(batch)
             return 0
         return self.send(batch, leader)
+
+    cdef list set_apart(self, Batch batch, set ending, Member leader):
+        """Those of ``ending`` that do not lead go alone, on their own connections; the members that stay."""
+        cdef Held held
+        cdef list members = []
+        for item in batch.members:
+            held = <Held>item
+            if held.owner is leader or held not in ending:
+                members.append(held)
+                continue
+            batch.rows -= held.rows
+            batch.nwrites -= held.nwrites
+            self.under_way_alone(<Member>held.owner, batch.group)
+            self.go_alone(held, R_SESSION_STATE)
+        batch.members = members
+        return members
 
     cdef int send(self, Batch batch, Member leader) except -1:
         cdef Group group = batch.group

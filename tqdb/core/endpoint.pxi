@@ -111,6 +111,7 @@ cdef class Endpoint:
     cdef readonly Buffer out
     cdef Buffer inbuf
     cdef Stream stream
+    cdef double used                 # when bytes were last sent
     cdef bint dirty
     cdef bint waiting                # parse has answered WAIT
     cdef bint resuming               # … and is to go on at the next safe point
@@ -257,6 +258,8 @@ cdef class Endpoint:
 
     def take_out(self):
         """The bytes that its stream would send now; they count as handed over."""
+        if self.out.size():
+            self.used = self.turn.now
         return self.out.take()
 
 
@@ -329,6 +332,7 @@ cdef class Stream:
                 if errno == EAGAIN:
                     break
                 return ep.disconnect(C_PEER_GONE)
+            ep.used = ep.turn.now
             ep.out.consume(n)
             if size >= LOW_WATER and ep.out.size() < LOW_WATER:
                 ep.drained()

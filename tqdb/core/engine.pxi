@@ -21,6 +21,7 @@ cdef class Engine(Departing):
     ``session_sql(dialect, settings)`` -> the question what a session is like, ``judge_session(dialect, rows)`` ->
     ``(refused, digest, idle_limit)``;
     ``status_sql(dialect, sql, session)`` -> the statement that answers a status query;
+    ``status_variables(sql, session)`` -> for one that MariaDB prepares: what sets its figures, and what shows them;
     ``connect(session)``, ``cancel(session, packet, key)``, ``session_closed(session)``, ``server_closed(server)``;
     ``refused(session, kind, message)``: it is ended with an error of the proxy's own;
     ``slow_batch(leader, writes, seconds)``.

@@ -25,6 +25,7 @@ cdef class MyStatement:
     cdef double wait_ms
     cdef Source source
     cdef bint unread                # it was too long: nothing is known of it
+    cdef bytes status               # the question about the proxy, if it is one; None: it is not
     cdef uint32_t number            # statement id
     cdef int nparams
     cdef Change change              # what each execution makes true

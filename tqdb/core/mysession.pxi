@@ -22,18 +22,36 @@ cdef class MySession(MyCommands):
             statement.text = sql[s.text_start:s.text_end]
         self.last_prepared = statement
         if s.flags & F_STATUS:
-            text = self.engine.hooks.status_sql(MY, sql[s.text_start:s.text_end], self)
+            statement.status = sql[s.text_start:s.text_end]
+            text = self.put_status(statement)
             if text is not None:
+                statement.qtype = QT_SELECT
                 self.expect(COM_STMT_PREPARE, 0, statement)
                 self.server.out.append_bytes(my_command(COM_STMT_PREPARE, text))
                 self.server.mark()
                 return MY_HEADER + length
+            statement.status = None
         if s.flags & F_SETLIKE and memchr(sql, b"?", n) != NULL:
             s.flags |= F_OPAQUE          # values that only an execution tells
         statement.flags = s.flags
         statement.change = self.my_change_of(sql, n, &s)
         self.expect(COM_STMT_PREPARE, 0, statement)
         return self.relay_packet(p, MY_HEADER + length, length)
+
+    cdef bytes put_status(self, MyStatement statement):
+        """Gives the server the figures that the statement, a question about the proxy, is to show next.
+
+        Returns the statement that shows them, prepared once and for all; None if it is no such question.
+        """
+        cdef bytes values, text
+        found = self.engine.hooks.status_variables(statement.status, self)
+        if found is None:
+            return None
+        values, text = found
+        self.server.queue.push(X_IGNORE, COM_QUERY)
+        self.server.out.append_bytes(my_command(COM_QUERY, values))
+        self.server.mark()
+        return text
 
     # --- executions -------------------------------------------------------------------------------------
 
@@ -89,7 +107,8 @@ cdef class MySession(MyCommands):
     cdef Py_ssize_t relay_execute(self, int command, MyStatement statement, const char* p, Py_ssize_t n,
                                   Py_ssize_t length) except -1:
         """An execution that is not to be gathered is counted and sent on."""
-        if (statement is None or self.must_restore_for(statement)) and not self.restored():
+        if (statement is None or statement.status is not None or self.must_restore_for(statement)) and (
+                not self.restored()):
             return WAIT
         self.qtype = QT_OTHER
         self.source = self.engine.stats.none
@@ -100,6 +119,8 @@ cdef class MySession(MyCommands):
             self.source = statement.source
         if self.qtype == QT_OTHER:
             self.may_be_ddl()
+        if statement is not None and statement.status is not None:
+            self.put_status(statement)
         self.count_new_alone(
             (R_IN_TRANSACTION if self.in_transaction() else R_NOT_BATCHABLE)
             if self.qtype <= QT_REPLACE and statement.wait(self.history.wait) != WAIT_NONE else R_NO_HINT)

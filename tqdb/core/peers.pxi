@@ -42,6 +42,7 @@ cdef class Member(Endpoint):
     cdef Family asked_in                # … or, while it is asked what its session is like, the session's family
     cdef double idle_limit              # seconds of silence after which its server ends it, 0: never
     cdef Group alone_in                 # the group for which its writes are under way alone
+    cdef public double idle_limit       # seconds unused after which its server connection is ended; 0: none is known
     cdef readonly int last_batch_size
     cdef readonly str last_reason
 
@@ -60,6 +61,19 @@ cdef class Member(Endpoint):
     cdef int lost(self, bint unknown) except -1:
         """The connection that carried its writes has ended: it ends too, told whether the outcome is unknown."""
         return 0
+
+    cdef inline double unused(self, double now, double rest) noexcept:
+        """How long nothing was sent on its server connection, in units of what that may be before it leads.
+
+        That is a third of its limit, and ``rest`` seconds at most. 1 and more: it is to lead.
+        """
+        if self.idle_limit > 0 and self.idle_limit < 3 * rest:
+            rest = self.idle_limit / 3
+        return (now - self.server.used) / rest
+
+    cdef inline bint ends_unused(self, double now) noexcept:
+        """Two thirds of its server connection's limit are over: it may end before its session writes again."""
+        return self.idle_limit > 0 and 3 * (now - self.server.used) >= 2 * self.idle_limit
 
     cdef inline bint usable(self) noexcept:
         return not self.closing and self.server is not None and not self.server.closing

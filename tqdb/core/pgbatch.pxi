@@ -1,16 +1,35 @@
 # PostgreSQL: a batch on a server connection, what is sent, what is answered, and everybody's part of it.
 
-cdef bytes PG_BEGIN = b"BEGIN;SET LOCAL lock_timeout=100;"
 cdef bytes QUERY_COMMIT = pg_query(b"COMMIT")
 cdef bytes QUERY_ROLLBACK = pg_query(b"ROLLBACK")
-cdef bytes BEGIN_EXTENDED = pg_run(b"BEGIN") + pg_run(b"SET LOCAL lock_timeout=100")
+
+# What opens a batch's transaction. Limits that end the connection are off in it: they are meant for a session's own
+# transaction, and here would end all members by the sum of their writes, or for the proxy's turn before COMMIT.
+cdef list PG_OPENINGS = [b"BEGIN", b"SET LOCAL lock_timeout=100", b"SET LOCAL idle_in_transaction_session_timeout=0",
+                         b"SET LOCAL transaction_timeout=0"]
+cdef enum:
+    OPENS_ANY = 2               # statements of these for any server, …
+    OPENS_9_6 = 3               # … since the version that has the setting
+    OPENS_17 = 4
+cdef list OPENING_TEXTS = [b";".join(PG_OPENINGS[:_i]) + b";" for _i in range(OPENS_17 + 1)]
+cdef list OPENING_MESSAGES = [b"".join([pg_run(_text) for _text in PG_OPENINGS[:_i]]) for _i in range(OPENS_17 + 1)]
+
+
+cdef int pg_opens(bytes version) except -1:
+    """How many of ``PG_OPENINGS`` a server knows, by its ``server_version``: ``15.4 (Debian …)``, ``18beta1``."""
+    cdef bytes digits = version[:2] if version[1:2].isdigit() else version[:1]
+    cdef int major = int(digits) if digits.isdigit() else 0
+    if major >= 17:
+        return OPENS_17
+    return OPENS_9_6 if major >= 10 or version[:3] == b"9.6" else OPENS_ANY
 
 
 cdef class PgBatchServer(SessionServer):
     """A server connection as far as it leads batches."""
     cdef PgSession pg               # the same as ``session``
     cdef PgExpectations expected    # the same as ``queue``
-    cdef int preamble               # answers to BEGIN and SET still to come in front of the batch's own
+    cdef int opens                  # statements that open its batches' transactions; 0: it has led none
+    cdef int preamble               # of them, those not answered yet
 
     def __cinit__(self, *args, **kwargs):
         self.queue = self.expected = PgExpectations()
@@ -36,11 +55,15 @@ cdef class PgBatchServer(SessionServer):
         cdef Buffer out = self.out
         cdef Py_ssize_t start
         batch.phase = B_WORK
-        self.preamble = 2
+        if not self.opens:
+            self.opens = pg_opens(self.pg.login_params.get(b"server_version", b""))
+        self.preamble = self.opens
         self.replaces_unnamed()
+        if len(batch.members) > 1:
+            self.pg.sequences_stale = True
         self.expected.push(X_BATCH, FE_QUERY)
         if batch.group.shape.extended:
-            out.append_bytes(BEGIN_EXTENDED)
+            out.append_bytes(<bytes>OPENING_MESSAGES[self.opens])
             if batch.method == M_PIPELINE:
                 self.put_pipeline(batch)
             else:
@@ -48,7 +71,7 @@ cdef class PgBatchServer(SessionServer):
             out.append_bytes(SYNC)
             return self.mark()
         start = self.open_message(b"Q")
-        out.append_bytes(PG_BEGIN)
+        out.append_bytes(<bytes>OPENING_TEXTS[self.opens])
         if batch.method == M_PIPELINE:
             self.put_statements(batch)
         else:

@@ -9,10 +9,25 @@ cdef class PgExtended(PgLogin):
     cdef PgExpectations expected    # the server connection's queue
     cdef bint counted               # the executions up to the next Sync are counted already
     cdef bint flush_sent            # a Sync waits for what may be a copy, and its answer is asked for
+    cdef bint sequences_stale       # its connection drew for others from sequences, or others' for it
 
     def attach(self, SessionServer server):
         self.expected = <PgExpectations>server.queue
         PgLogin.attach(self, server)
+
+    cdef int own_state(self) except -1:
+        """A statement of the client's own goes next: what its connection knows of sequences is to be its own.
+
+        ``lastval()`` and ``currval()`` cannot be set, so they are cleared: an error, and never another session's value.
+        Batches end with nothing under way, so no segment, copy or transaction is open in front of that statement.
+        """
+        if self.sequences_stale:
+            self.sequences_stale = False
+            self.statements.here = False
+            self.server.out.append_bytes(DISCARD_SEQUENCES)
+            self.server.mark()
+            self.expected.sent(X_IGNORE, FE_QUERY, XF_MUST)
+        return 0
 
     cdef inline Py_ssize_t relay_message(self, const char* p, Py_ssize_t n, Py_ssize_t total) except -1:
         cdef Py_ssize_t part = min(n, total)
@@ -44,6 +59,34 @@ cdef class PgExtended(PgLogin):
             statements.here = self.expected.sent(X_IGNORE, FE_CLOSE, 0, RESTORED)
         return 0
 
+    cdef int ready_to_use(self, const char* name) except -1:
+        """A statement is about to be bound or described: the server is given it as the client sees it.
+
+        One that asks about the proxy is prepared anew each time, as its answer is part of its text. A named one only
+        while the name is sure to be its own: after a DEALLOCATE it may be another's, and stays as it is.
+        """
+        cdef PgStatement statement = self.statements.find(name, len(name))
+        cdef bytes text = None
+        if statement is not None and statement.status is not None and (
+                not statement.name or statement.known == self.statements.era):
+            text = self.engine.hooks.status_sql(PG, statement.status, self)
+        if text is None:
+            return self.unnamed_ready() if name[0] == 0 else 0
+        if statement.name:
+            self.server.out.append_bytes(pg_message(b"C", b"S" + statement.name + b"\0"))
+            self.expected.sent(X_IGNORE, FE_CLOSE)
+        self.put_status(statement, text)
+        if statement.name:
+            self.expected.sent(X_IGNORE, FE_PARSE)
+        else:
+            self.statements.here = self.expected.sent(X_IGNORE, FE_PARSE, 0, RESTORED)
+        return 0
+
+    cdef int put_status(self, PgStatement statement, bytes text) except -1:
+        """Sends a Parse of the statement that answers a question about the proxy, in place of the question."""
+        self.server.out.append_bytes(pg_message(b"P", statement.name + b"\0" + text + b"\0" + statement.oids))
+        return self.server.mark()
+
     cdef Py_ssize_t parse_parse(self, const char* p, Py_ssize_t n, Py_ssize_t total) except -1:
         cdef Scan s
         cdef const char* nul
@@ -74,6 +117,7 @@ cdef class PgExtended(PgLogin):
                                 Scan* s) except -1:
         cdef const char* sql
         cdef bytes text
+        self.own_state()
         if statement is None:
             self.expected.sent(X_RELAY, FE_PARSE)
             return self.relay_message(p, n, total)
@@ -85,10 +129,10 @@ cdef class PgExtended(PgLogin):
             text = self.engine.hooks.status_sql(PG, sql[s.text_start:s.text_end], self)
             if text is not None:
                 statement.text = None
+                statement.status = sql[s.text_start:s.text_end]
+                statement.qtype = QT_SELECT
                 self.expect_parse(statement)
-                self.server.out.append_bytes(
-                    pg_message(b"P", statement.name + b"\0" + text + b"\0" + statement.oids))
-                self.server.mark()
+                self.put_status(statement, text)
                 return total
         if s.flags & F_SETLIKE and memchr(sql, b"$", n) != NULL:
             s.flags |= F_OPAQUE          # values that only Bind tells
@@ -106,8 +150,7 @@ cdef class PgExtended(PgLogin):
         name = <const char*>memchr(portal, 0, end - portal)
         if name != NULL and memchr(name + 1, 0, end - name - 1) != NULL:
             name += 1
-            if name[0] == 0:
-                self.unnamed_ready()
+            self.ready_to_use(name)
             self.statements.bind(portal, name)
         self.expected.sent(X_RELAY, FE_BIND)
         return self.relay_message(p, n, total)
@@ -144,8 +187,8 @@ cdef class PgExtended(PgLogin):
             return NEED_MORE
         if total >= PG_HEADER + 2 and total <= NAMES_BYTES and p[total - 1] == 0:
             if kind == FE_DESCRIBE:
-                if p[PG_HEADER] == b"S" and name[0] == 0:
-                    self.unnamed_ready()
+                if p[PG_HEADER] == b"S":
+                    self.ready_to_use(name)
             elif p[PG_HEADER] == b"P":
                 self.statements.portals.pop(<bytes>name, None)
             elif name[0] == 0:

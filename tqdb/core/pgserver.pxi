@@ -41,7 +41,8 @@ cdef class PgServer(PgBatchServer):
                     self.relay(p + relayed, i - relayed)
                     return self.meet_end_of_connection(p + i, total)
             front = self.expected.front()
-            if front != NULL and front.owner >= X_COLLECT:
+            if front != NULL and (front.owner >= X_COLLECT or (
+                    front.owner == X_IGNORE and PG_ASKS[front.message] & AK_READY)):
                 self.relay(p + relayed, i - relayed)
                 relayed = i
                 if n - i < total:
@@ -50,8 +51,10 @@ cdef class PgServer(PgBatchServer):
                     pass
                 elif front.owner == X_BATCH:
                     self.on_batch_message(kind, p + i, total)
-                else:
+                elif front.owner == X_COLLECT:
                     self.on_collected_message(kind, p + i, total)
+                else:
+                    self.on_ignored_message(kind, p + i, total)
                 i += total
                 relayed = i
                 continue
@@ -158,6 +161,24 @@ cdef class PgServer(PgBatchServer):
             return False
         self.relay(p, total)
         return True
+
+    cdef int on_ignored_message(self, int kind, const char* p, Py_ssize_t total) except -1:
+        """The answer to a Query that puts the session's state right: nobody hears of it, but it must not fail.
+
+        What the client sent behind it would see what others did. So even a cancel that meets it ends the connection.
+        """
+        cdef bytes sqlstate
+        if kind == BE_READY:
+            self.expected.pop()
+            self.pg.moved()
+        elif kind == BE_ERROR and self.expected.front().flags & XF_MUST:
+            sqlstate = pg_field(p + PG_HEADER, total - PG_HEADER, b"C")
+            log.error("server %s did not put a session right (%s); connection closed", self.client.backend,
+                      sqlstate.decode("ascii", "replace"))
+            self.pg.last_words = pg_error(
+                "FATAL", sqlstate.decode("ascii", "replace"), "the session's state could not be put right")
+            self.disconnect(C_CUT)
+        return 0
 
     # --- the proxy's own question -------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ cdef class PgSession(PgExtended):
         cdef bint parsed = False            # since the last Sync
         cdef Write* w
         cdef int k
+        self.own_state()
         if statement is None:
             for k in range(held.nwrites):
                 self.expected.sent(X_RELAY, FE_QUERY)
@@ -63,6 +64,11 @@ cdef class PgSession(PgExtended):
     cdef int release(self) except -1:
         self.held_statement = None
         return PgExtended.release(self)
+
+    cdef int answered(self, Batch batch) except -1:
+        if len(batch.members) > 1:
+            self.sequences_stale = True
+        return PgExtended.answered(self, batch)
 
     # --- client to server ---------------------------------------------------------------------------
 
@@ -104,6 +110,8 @@ cdef class PgSession(PgExtended):
             return self.wait_for(WHEN_FREE)
         if self.expected.size >= MAX_EXPECTED:
             return self.wait_for(MAX_EXPECTED // 2)
+        if PG_ASKS[kind] & AK_ANSWER and kind != FE_SYNC:
+            self.own_state()
         if kind == FE_EXECUTE:
             return self.parse_execute(p, n, total)
         if kind == FE_BIND:
@@ -132,6 +140,7 @@ cdef class PgSession(PgExtended):
 
     cdef int expect_query(self, int flags, Change change) except -1:
         """A Query is sent on: it drops the unnamed statement, unless the server skips it."""
+        self.own_state()
         if self.expected.segment_open:
             if not self.expected.sent(X_RELAY, FE_QUERY, flags, self.undo_of(change)):
                 return 0

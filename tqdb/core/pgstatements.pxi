@@ -23,6 +23,7 @@ cdef class PgStatement:
     cdef double wait_ms
     cdef Source source
     cdef uint64_t epoch             # the engine's DDL epoch when the server last saw it
+    cdef bytes status               # the question about the proxy, if it is one; None: it is not
     cdef Change change              # what each execution makes true
     cdef uint64_t known             # era of the session's statements in which the server said it is there; 0: not yet
     cdef int depth                  # of the chain of ``before``

@@ -92,6 +92,7 @@ cdef bytes DESCRIBE = b"D\0\0\0\6P\0"
 cdef bytes EXECUTE = b"E\0\0\0\x09\0\0\0\0\0"
 cdef bytes SYNC = b"S\0\0\0\4"
 cdef bytes CLOSE_UNNAMED = b"C\0\0\0\6S\0"
+cdef bytes DISCARD_SEQUENCES = pg_query(b"DISCARD SEQUENCES")
 
 
 cdef bytes pg_field(const char* body, Py_ssize_t n, char wanted):

@@ -12,6 +12,7 @@ cdef class SessionServer(ServerConn):
     cdef int join_session(self, Session session) except -1:
         self.session = self.client = session
         session.server = self
+        self.used = self.engine.now
         return 0
 
     cdef inline int relay(self, const char* p, Py_ssize_t n) except -1:
