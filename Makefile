@@ -22,8 +22,9 @@ WRITES ?= 10000000
 CLIENTS ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-drivers test-package test-conversations test-sanitize test-ledger test-cluster test-memory fuzz \
-	coverage lint bench bench-1k bench-10k bench-100k bench-1m bench-all locust locust-headless binary deb wheel clean debug
+.PHONY: help run build test test-drivers test-package test-conversations test-sanitize test-ledger test-cluster \
+	test-memory fuzz coverage lint bench bench-1k bench-10k bench-100k bench-1m bench-all locust locust-headless \
+	binary deb wheel clean debug
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
