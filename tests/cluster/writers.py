@@ -81,8 +81,10 @@ class IdWriter(Writer):
     def write(self, cursor) -> None:
         tag = self.tag()
         more = f", ('{tag}+')" if self.number % 4 == 0 else ""
-        cursor.execute(f"{self.hint}INSERT INTO {self.table} (tag) VALUES ('{tag}'){more}")
-        self.claims.append((tag, cursor.lastrowid, "OK"))
+        returning = self.number % 5 == 0
+        cursor.execute(f"{self.hint}INSERT INTO {self.table} (tag) VALUES ('{tag}'){more}"
+                       f"{' RETURNING id' if returning else ''}")
+        self.claims.append((tag, cursor.fetchone()[0], "RETURNING") if returning else (tag, cursor.lastrowid, "OK"))
         if self.number % 3 == 0:
             cursor.execute("SELECT LAST_INSERT_ID()")
             self.claims.append((tag, cursor.fetchone()[0], "LAST_INSERT_ID()"))
