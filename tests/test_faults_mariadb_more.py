@@ -287,3 +287,27 @@ def test_a_dump_behind_a_gathered_write(command):
     assert bytes(a.server.take_out()) == dump
     event = my(1, b"\0" + b"event" * 10)
     assert a.gets(event) == event
+
+
+# --- a COMMIT that fails --------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("write", [INSERT, UPDATE])
+@pytest.mark.parametrize("code, nothing_kept", [(1213, True), (1047, True), (1180, False), (1105, False)])
+def test_a_commit_that_fails(write, code, nothing_kept):
+    """Only what tells that nothing is kept lets members try again. With 1180 a node that was cut off gives up a commit
+    that the others of its cluster may keep: nothing is sent again, and everybody's connection ends."""
+    hooks, found = clients(write, answer=my_ok(1, 1 if write == INSERT else 0))
+    leader, _ = batch(hooks, found, write)
+    leader.server.receive(my_ok(status=3))
+    leader.server.receive(my_ok(2, 10, status=3) if write == INSERT else my_ok(1, status=1) * 2)
+    leader.server.take_out()
+    leader.server.receive(my_error(code))
+    if nothing_kept:
+        assert my_query("ROLLBACK") in leader.server.take_out()
+        return
+    hooks.engine.tick(1011.0)
+    assert leader.server.closing
+    for client in found:
+        assert write not in bytes(client.server.take_out())
+        assert client.session.closing
+        assert bytes(client.session.take_out())[4:7] == b"\xff" + (2013).to_bytes(2, "little")

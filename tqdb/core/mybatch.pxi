@@ -171,6 +171,8 @@ cdef class MyBatchServer(SessionServer):
         if batch.phase == B_CHECK and not answer.failed and answer.status & (
                 STATUS_IN_TRANS | STATUS_IN_TRANS_READONLY):
             return self.advance(batch, EV_BAD)
+        if batch.phase == B_COMMIT and answer.failed and answer.error not in MY_NOTHING_KEPT:
+            return self.disconnect(C_CUT)
         batch.status = answer.status
         if answer.failed and batch.phase != B_BLIND and batch.phase < B_ROLLBACK:
             batch.fail(my_retry_cause(answer.error))

@@ -162,6 +162,9 @@ MY_ENDING = frozenset((1053, 1152, 1153, 1156, 1157, 1158, 1159, 1160, 1161, 192
 
 # Errors that any statement of the shape meets: privilege, unknown table, column, database, read-only
 MY_TABLE_ERRORS = frozenset((1142, 1143, 1044, 1046, 1049, 1054, 1109, 1146, 1290, 1792, 1136, 1064, 1036))
+# Errors that tell of a COMMIT that nothing is kept: it lost against another node's, or was not even tried. Others may
+# come from one that the other nodes of a cluster, or a replica that has the log, keep (1180).
+MY_NOTHING_KEPT = frozenset((1213, 1047))
 
 
 cdef int my_retry_cause(int code) noexcept:
