@@ -11,7 +11,7 @@ from tests.crowd import together
 from tests.fix_servers import ProxyUnderTest
 from tests.sansio import Hooks
 from tests.test_sans_io import INSERT, answer_probe, logged_in
-from tests.wire import COLUMNS, PG_FACTS, READY, pg, pg_query
+from tests.wire import COLUMNS, PG_FACTS, READY, pg, pg_fields, pg_query
 
 HINT = "/* max_wait_ms:10 */ "
 WRITE = pg_query(INSERT)
@@ -42,7 +42,10 @@ class Crowd:
             self.hooks.engine.tick(self.moment + waited)
             for i, (_, server) in enumerate(self.members):
                 sent = server.take_out()
-                if b"pg_catalog" in sent:   # once a minute
+                if b"pg_settings" in sent:  # once a minute
+                    server.receive(COLUMNS + pg(b"D", pg_fields(b"like", b"all")) + pg(b"C", b"SELECT 1\0") + READY)
+                    sent = server.take_out()
+                if b"pg_catalog" in sent:   # … and this
                     server.receive(COLUMNS + PG_FACTS + pg(b"C", b"SELECT 1\0") + READY)
                     sent = server.take_out()
                 if b"BEGIN" in sent:

@@ -29,8 +29,8 @@ MARIADB_VARIABLES = tuple("""
     session_track_system_variables session_track_transaction_info skip_replication sql_auto_is_null sql_big_selects
     sql_if_exists sql_log_bin sql_mode sql_notes sql_safe_updates sql_select_limit sql_warnings
     system_versioning_alter_history system_versioning_asof system_versioning_insert_history time_zone
-    transaction_isolation transaction_read_only tx_isolation tx_read_only unique_checks updatable_views_with_limit wsrep_causal_reads
-    wsrep_dirty_reads wsrep_on wsrep_retry_autocommit wsrep_sync_wait wsrep_trx_fragment_size
+    transaction_isolation transaction_read_only tx_isolation tx_read_only unique_checks updatable_views_with_limit
+    wsrep_causal_reads wsrep_dirty_reads wsrep_on wsrep_retry_autocommit wsrep_sync_wait wsrep_trx_fragment_size
     wsrep_trx_fragment_unit
 """.split())
 # which server it is, and settings of the whole server that decide what its sessions do

@@ -40,7 +40,6 @@ cdef class Member(Endpoint):
     cdef TableFacts asked               # what its server connection is being asked about
     cdef Group asked_for
     cdef Family asked_in                # … or, while it is asked what its session is like, the session's family
-    cdef double idle_limit              # seconds of silence after which its server ends it, 0: never
     cdef Group alone_in                 # the group for which its writes are under way alone
     cdef public double idle_limit       # seconds unused after which its server connection is ended; 0: none is known
     cdef readonly int last_batch_size
