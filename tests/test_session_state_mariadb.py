@@ -6,8 +6,8 @@ from tests.crowd import together
 from tests.raw import RawMariaDB
 from tests.wire import my_split
 
-HINT = "/* max_wait_ms:900 */ "
-CLIENTS = 4
+HINT = "/* max_wait_ms:100 */ "
+CLIENTS = 3
 BEFORE = 7000               # LAST_INSERT_ID() before the write, and the number of the session
 START = 100_000             # the first id that a table gives
 
@@ -109,13 +109,13 @@ WAYS = {
     "id": "SELECT LAST_INSERT_ID()", "row count": "SELECT ROW_COUNT()", "found rows": "SELECT FOUND_ROWS()",
     "function": "SELECT ask_function()", "view": "SELECT * FROM ask_view", "procedure": "CALL ask_procedure()",
     "first of a procedure": "CALL ask_count()", "diagnostics": "CALL ask_diagnostics()",
-    "immediate": f"EXECUTE IMMEDIATE \"SELECT {EXPLAINED}\"", "compound": f"BEGIN NOT ATOMIC SELECT {EXPLAINED}; END",
+    "immediate": f"EXECUTE IMMEDIATE \"SELECT {EXPLAINED}\"", "compound": f"BEGIN NOT ATOMIC SELECT {EXPLAINED} AS v; END",
     "warnings": "SHOW WARNINGS", "number of warnings": "SHOW COUNT(*) WARNINGS", "errors": "SHOW ERRORS",
     "condition": "GET DIAGNOSTICS CONDITION 1 @m = MESSAGE_TEXT",
     "binary function": "SELECT ask_function()", "binary id": "SELECT LAST_INSERT_ID()", "trigger": "", "prepared": "",
 }
-# ROW_COUNT() of two and more is only told where the text asks for it
-HIDDEN = ("function", "view", "procedure", "first of a procedure", "diagnostics", "immediate", "compound", "trigger",
+# ROW_COUNT() of two and more is told where the text asks for it; else it is -1
+HIDDEN = ("function", "view", "procedure", "first of a procedure", "diagnostics", "immediate", "trigger",
           "prepared", "binary function")
 
 
@@ -166,7 +166,7 @@ def story(mariadb, port, table, write, way, binary, first):
             if port:
                 batch = dict(one.rows("SHOW TQDB STATUS")[0][1])["Last_batch_size"]
             told.append((ok, named(found, ids)))
-            if port and WRITES[write][2]:
+            if port and WRITES[write][2] and way != "trigger":      # which writes by itself
                 assert int(batch) > 1, (write, way, batch)
         for one in sessions:
             one.connection.close()

@@ -37,6 +37,9 @@ cdef class MyBehind(MyLogin):
         """
         cdef bytes value = b"LAST_INSERT_ID(%d)" % self.insert_id if self.insert_id_known else b"0"
         cdef bytes source = b" FROM (SELECT 1) AS t LIMIT 1"
+        if not self.stale:
+            # the session's own last write has failed here: what it left stands, but for the id
+            return (b"VALUES (" + value + b")") if self.mariadb else b"SELECT " + value
         if self.row_count == 1 and not counted:
             if not self.mariadb:
                 return b"SELECT " + value + b" INTO @tqdb_last_id" + source
