@@ -263,7 +263,11 @@ def test_what_kill_names(sql, number):
 
 @pytest.mark.parametrize(("sql", "changed"), [
     ("SELECT ROW_COUNT()", "SELECT COALESCE(3, ROW_COUNT()) AS `ROW_COUNT()`"),
-    ("SELECT row_count ( ), 'row_count()'", "SELECT COALESCE(3, ROW_COUNT()), 'row_count()'"),
+    ("SELECT row_count ( ), 'row_count()'", "SELECT COALESCE(3, ROW_COUNT()) AS `row_count ( )`, 'row_count()'"),
+    ("SELECT f(1, ROW_COUNT(), 2), ROW_COUNT() FROM t ORDER BY 1, ROW_COUNT()",
+     "SELECT f(1, COALESCE(3, ROW_COUNT()), 2), COALESCE(3, ROW_COUNT()) AS `ROW_COUNT()` FROM t "
+     "ORDER BY 1, COALESCE(3, ROW_COUNT())"),
+    ("DO 1, ROW_COUNT()", "DO 1, COALESCE(3, ROW_COUNT())"),
     ("SELECT 'it''s row_count()', `row_count()`, \"\\\"row_count()\" /* row_count() */", None),
     ("SELECT 'open row_count()", None), ("SELECT row_count() 'open\\", "SELECT COALESCE(3, ROW_COUNT()) 'open\\"),
     ("SELECT /* open row_count()", None), ("SELECT my_row_count()", None),

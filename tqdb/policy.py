@@ -195,9 +195,13 @@ def killed_query(sql: bytes) -> int | None:
 
 _ROW_COUNT = re.compile(
     r"'(?:[^'\\]++|''|\\.)*+(?:'|\\?\Z)|\"(?:[^\"\\]++|\"\"|\\.)*+(?:\"|\\?\Z)|`[^`]*+`?+|"
-    r"/\*(?:[^*]++|\*(?!/))*+(?:\*/|\Z)|--\s[^\n]*+|#[^\n]*+|(?P<call>\brow_count\s*+\(\s*+\))",
-    re.IGNORECASE | re.DOTALL)
-_ONLY_ROW_COUNT = re.compile(r"\A\s*+select\s++(row_count\s*+\(\s*+\))\s*+;?\s*+\Z", re.IGNORECASE)
+    r"/\*(?:[^*]++|\*(?!/))*+(?:\*/|\Z)|--\s[^\n]*+|#[^\n]*+|(?P<call>\brow_count\s*+\(\s*+\))|(?P<parenthesis>[()])|"
+    r"(?P<behind>\b(?:from|into|where|group|having|order|limit|procedure|union|except|intersect|for|lock|window|offset|"
+    r"fetch)\b)", re.IGNORECASE | re.DOTALL)
+# what stands around a call that is a whole item of a list of results
+_ITEM_BEGINS = re.compile(r"(?:,|\A\s{0,20}select\s)\s{0,20}\Z", re.IGNORECASE)
+_ITEM_ENDS = re.compile(r"\s*+(?:[,;]|\Z|(?:from|into|where|limit|union)\b)", re.IGNORECASE)
+ITEM_LOOK = 40              # characters before a call in which its item has to begin
 
 
 def row_count_sql(sql: bytes, rows: int) -> bytes | None:
@@ -207,13 +211,28 @@ def row_count_sql(sql: bytes, rows: int) -> bytes | None:
 
 
 def _row_count_sql(sql: bytes, rows: int) -> bytes | None:
+    """A call that is a result's whole column keeps its name; COALESCE has the type, length and flags of the function."""
     text = sql.decode("utf-8", "surrogateescape")
-    value = f"COALESCE({rows}, ROW_COUNT())"
-    only = _ONLY_ROW_COUNT.match(text)
-    if only:
-        changed = f"SELECT {value} AS `{only[1]}`"
-    else:
-        changed = _ROW_COUNT.sub(lambda m: m[0] if m["call"] is None else value, text)
+    depth = 0
+    items = text.lstrip()[:6].lower() == "select"       # the text so far is a list of results, but for parentheses
+
+    def put(found: re.Match) -> str:
+        nonlocal depth, items
+        said = found[0]
+        if found.lastgroup == "parenthesis":
+            depth += 1 if said == "(" else -1
+        elif found.lastgroup == "behind" and depth == 0:
+            items = False
+        elif found.lastgroup == "call":
+            value = f"COALESCE({rows}, ROW_COUNT())"
+            start = max(0, found.start() - ITEM_LOOK)
+            if items and depth == 0 and _ITEM_BEGINS.search(text[start:found.start()]) and (
+                    _ITEM_ENDS.match(text, found.end())):
+                return f"{value} AS `{said}`"
+            return value
+        return said
+
+    changed = _ROW_COUNT.sub(put, text)
     return changed.encode("utf-8", "surrogateescape") if changed != text else None
 
 

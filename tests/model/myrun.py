@@ -11,9 +11,13 @@ ERRORS = {"unique": (1062, "23000", "Duplicate entry '{}' for key 'PRIMARY'"),
           "column": (1054, "42S22", "Unknown column '{}' in 'field list'"),
           "division": (1365, "22012", "Division by 0")}
 KNOWN = {"autocommit": 1, "innodb_lock_wait_timeout": 50, "time_zone": "SYSTEM", "sql_mode": "STRICT_TRANS_TABLES",
-         "names": "utf8mb4", "auto_increment_increment": 1, "wait_timeout": 28800, "lc_time_names": "en_US"}
-NOT_IN_STAMP = ("autocommit", "innodb_lock_wait_timeout", "wait_timeout")
+         "names": "utf8mb4", "auto_increment_increment": 1, "last_insert_id": 0, "wait_timeout": 28800, "lc_time_names": "en_US"}
+NOT_IN_STAMP = ("autocommit", "innodb_lock_wait_timeout", "wait_timeout", "last_insert_id")
 IN_TRANS, AUTOCOMMIT = 1, 2
+# what the proxy says in its own name
+ID_STEP = re.compile(r"(?<=innodb_lock_wait_timeout=1), auto_increment_increment=(\d+) \+ \d+ \* "
+                     r"\(@@auto_increment_increment <> \1\)(?= FOR )")
+PUT_RIGHT = re.compile(r"BEGIN NOT ATOMIC D.*END\Z|SELECT [^,]+ FROM \(SELECT 1\) AS t LIMIT 1\Z")
 
 
 class MyError(Exception):
@@ -119,6 +123,17 @@ class MyRunner:
             code, state, text = ERRORS[e.kind]
             raise MyError(code, state, text.format(e.detail)) from None
 
+    def proxys_own(self, text: str) -> Answer | None:
+        """The answer to what the proxy asks for, or puts right, in front of a session's own statement."""
+        if text == "VALUES (LAST_INSERT_ID())":
+            return self.after_select(Answer([("LAST_INSERT_ID()", "int")], [[self.last_id]]))
+        if not PUT_RIGHT.match(text):
+            return None
+        self.do_do(Statement("do", text))
+        self.warnings = []
+        self.row_count = 1 if " INTO v " in text else 0 if "SIGNAL" in text else -1
+        return Answer([("v", "int")], [[0]]) if self.row_count < 0 else Answer(affected=self.row_count)
+
     def do_begin(self, statement: Statement) -> Answer:
         self.end_transaction(True)
         self.transaction()
@@ -155,6 +170,8 @@ class MyRunner:
                 name = name[2:]
             if name.startswith("@"):
                 self.variables[name[1:]] = value
+            elif name == "last_insert_id":
+                self.last_id = int(value)
             elif name not in KNOWN:
                 raise MyError(1193, "HY000", f"Unknown system variable '{name}'")
             else:

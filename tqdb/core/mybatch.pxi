@@ -1,31 +1,17 @@
 # MariaDB/MySQL: a batch on a server connection, what is sent, what is answered, and everybody's part of it.
 
-cdef bytes MY_BEGIN = my_command(COM_QUERY, b"BEGIN")
-cdef bytes MY_LOCK_WAIT = b"SET STATEMENT innodb_lock_wait_timeout=1 FOR "
-# A deadlock rolls back the whole transaction, and what has been sent behind it must not run outside of one:
-# hence autocommit off instead of BEGIN. What is changed for the batch is put back behind it.
-cdef bytes MY_PIPELINE_BEGIN = my_command(
-    COM_QUERY, b"SET @tqdb_lock_wait = @@innodb_lock_wait_timeout, @tqdb_last_id = LAST_INSERT_ID(), "
-    b"autocommit = 0, innodb_lock_wait_timeout = 1")
-cdef bytes MY_PIPELINE_END = my_command(
-    COM_QUERY, b"SET autocommit = 1, innodb_lock_wait_timeout = @tqdb_lock_wait, "
-    b"@tqdb_last_id = LAST_INSERT_ID(@tqdb_last_id)")
-cdef bytes MY_COMMIT = my_command(COM_QUERY, b"COMMIT")
-cdef bytes MY_ROLLBACK = my_command(COM_QUERY, b"ROLLBACK")
-cdef bytes MY_LAST_ID = my_command(COM_QUERY, b"SELECT LAST_INSERT_ID()")
-# around a merged INSERT on the connection of a session whose LAST_INSERT_ID() only the server knows
-cdef bytes MY_KEEP_ID = my_command(COM_QUERY, b"SET @tqdb_last_id = LAST_INSERT_ID()")
-cdef bytes MY_GIVE_ID = my_command(COM_QUERY, b"DO LAST_INSERT_ID(@tqdb_last_id)")
-# is answered also by a Galera node that takes no other statement, and tells in its flags whether a transaction is open
-cdef bytes MY_CHECK = my_command(COM_QUERY, b"SET @tqdb_check = NULL")
-
 
 cdef class MyBatchServer(SessionServer):
     """A server connection as far as it leads batches."""
     cdef MySession my               # the same as ``session``
     cdef MyAnswer answer
-    cdef bint mariadb               # and not MySQL, which knows no SET STATEMENT
     cdef bint continued             # the next packet goes on with the one just read
+    # of the batch under way
+    cdef int step                   # distance of its insert ids when it was sent, 0: its table gives none
+    cdef bint asks                  # behind each member's statements LAST_INSERT_ID() is asked for …
+    cdef bint asking                # … and that answer is the next
+    cdef list ids                   # what was answered, for each member
+    cdef int of_member              # statements of the next member answered so far
 
     def __init__(self, Engine engine):
         SessionServer.__init__(self, engine)
@@ -46,7 +32,12 @@ cdef class MyBatchServer(SessionServer):
         """
         cdef Buffer out = self.out
         cdef Py_ssize_t start
+        self.step = batch.group.facts.id_step
         if batch.method == M_PIPELINE:
+            self.asks = self.step != 0 and self.my.held.qtype in (QT_INSERT, QT_REPLACE)
+            self.asking = False
+            self.ids = []
+            self.of_member = 0
             batch.phase = B_OPENING
             return self.send(MY_PIPELINE_BEGIN, 1)
         batch.phase = B_BLIND
@@ -55,8 +46,8 @@ cdef class MyBatchServer(SessionServer):
         self.send(MY_BEGIN, 2)
         start = out.size()
         out.append(b"\0\0\0\0\3", MY_HEADER + 1)
-        if self.mariadb:
-            out.append_bytes(MY_LOCK_WAIT)
+        if self.my.mariadb:
+            out.append_bytes(MY_ID_STEP % (self.step, self.step) if self.step else MY_LOCK_WAIT)
         self.put_merged(batch)
         put_packet_header(out.ptr() + start, out.size() - start - MY_HEADER, 0)
         return 0
@@ -76,11 +67,12 @@ cdef class MyBatchServer(SessionServer):
         if batch.phase == B_WORK:
             if batch.method == M_PIPELINE:
                 self.put_pipeline(batch)
-                self.queue.push(X_BATCH, COM_QUERY, 0, None, batch.nwrites)
+                self.queue.push(
+                    X_BATCH, COM_QUERY, 0, None, batch.nwrites + (len(batch.members) if self.asks else 0))
                 return self.mark()
             return 0                    # the INSERT is under way
         if batch.phase == B_IDS:
-            return self.send(MY_LAST_ID, 1)
+            return self.send(self.question(), 1)
         if batch.phase == B_COMMIT:
             self.send(MY_COMMIT, 1)
             batch.commit_at = self.out.position()
@@ -91,6 +83,10 @@ cdef class MyBatchServer(SessionServer):
             return self.send(MY_CHECK, 1)
         return 0
 
+    cdef inline bytes question(self):
+        """Asks for LAST_INSERT_ID(), and MySQL for the distance of ids besides."""
+        return MY_LAST_ID if self.my.mariadb else MYSQL_LAST_ID
+
     cdef int put_back(self, Batch batch) except -1:
         """What was changed for a pipeline is put back. The connection ends if that fails, see ``on_ignored``."""
         if batch.method == M_PIPELINE and batch.phase == B_OVER and not self.closing:
@@ -100,7 +96,11 @@ cdef class MyBatchServer(SessionServer):
         return 0
 
     cdef int put_pipeline(self, Batch batch) except -1:
-        """Everybody's command; executions are of the leader's own prepared statement."""
+        """Everybody's command; executions are of the leader's own prepared statement.
+
+        An OK packet tells also ids that the client gave and those of rows that an upsert updated, which are no last ids
+        for the server: where a statement may have made one, the function is asked behind it.
+        """
         cdef Held held
         cdef Shape shape = batch.group.shape
         cdef Buffer out = self.out
@@ -137,6 +137,8 @@ cdef class MyBatchServer(SessionServer):
                     out.append(b"\1", 1)
                     out.append_bytes(types)
                     out.append(p + w.tuples_start, w.tuples_end - w.tuples_start)
+            if self.asks:
+                out.append_bytes(self.question())
         return 0
 
     # --- what is answered -------------------------------------------------------------------------------
@@ -162,10 +164,10 @@ cdef class MyBatchServer(SessionServer):
         if batch.phase == B_WORK or batch.phase == B_BARE:
             return self.on_insert_packet(batch, kind, p, length)
         if batch.phase == B_IDS and kind == PK_ROW:
-            batch.first_id = int(my_text_row(p[MY_HEADER:MY_HEADER + length])[0])
+            batch.first_id = self.read_id(batch, p, length)
         if not answer.done:
             return 0
-        if batch.phase == B_IDS and (answer.failed or not batch.first_id):
+        if batch.phase == B_IDS and (answer.failed or batch.failed or not batch.first_id):
             batch.fail(RC_MISMATCH)
             return self.advance(batch, EV_BAD)
         if batch.phase == B_CHECK and not answer.failed and answer.status & (
@@ -178,6 +180,18 @@ cdef class MyBatchServer(SessionServer):
             batch.fail(my_retry_cause(answer.error))
         return self.advance(batch, EV_BAD if answer.failed else EV_GOOD)
 
+    cdef uint64_t read_id(self, Batch batch, const char* p, Py_ssize_t length) except? 0:
+        """The answer to ``question``."""
+        cdef list row = my_text_row(p[MY_HEADER:MY_HEADER + length])
+        if len(row) > 1 and int(row[1]) != self.step:
+            self.facts_wrong(batch)
+        return int(row[0])
+
+    cdef int facts_wrong(self, Batch batch) except -1:
+        """The table is not what the catalogue said: it is asked again."""
+        batch.table_error = True
+        return batch.fail(RC_MISMATCH)
+
     cdef int advance(self, Batch batch, int event) except -1:
         cdef bint opened = batch.phase != B_OPENING
         SessionServer.advance(self, batch, event)
@@ -188,6 +202,8 @@ cdef class MyBatchServer(SessionServer):
         cdef Py_ssize_t at = batch.response.size()
         cdef MyAnswer answer = self.answer
         cdef char* status
+        if self.asking:
+            return self.on_id_packet(batch, kind, p, length)
         if not batch.failed:
             batch.response.append(p, MY_HEADER + length)
             if kind == PK_OK or kind == PK_END or (kind == PK_HEAD and length == 5 and p[MY_HEADER] == <char>0xFE):
@@ -207,15 +223,36 @@ cdef class MyBatchServer(SessionServer):
         elif answer.warnings:
             batch.fail(RC_WARNING)
             batch.blame()
+        elif kind == PK_OK and answer.insert_id and not self.asks:
+            self.facts_wrong(batch)
         batch.end_write()
-        if batch.answered < batch.nwrites:
+        self.of_member += 1
+        if self.asks and self.of_member == (<Held>batch.members[len(self.ids)]).nwrites:
+            self.of_member = 0
+            self.asking = True
+            return 0
+        return self.end_pipeline(batch)
+
+    cdef int end_pipeline(self, Batch batch) except -1:
+        if batch.answered < batch.nwrites or self.asking:
             return 0
         return self.advance(batch, EV_BAD if batch.failed else EV_GOOD)
+
+    cdef int on_id_packet(self, Batch batch, int kind, const char* p, Py_ssize_t length) except -1:
+        """One packet of the answer to the question behind a member's statements."""
+        if kind == PK_ROW:
+            self.ids.append(self.read_id(batch, p, length))
+        if not self.answer.done:
+            return 0
+        if self.answer.failed:
+            batch.fail(my_retry_cause(self.answer.error))
+            self.ids.append(0)
+        self.asking = False
+        return self.end_pipeline(batch)
 
     cdef int on_insert_packet(self, Batch batch, int kind, const char* p, Py_ssize_t length) except -1:
         """One packet of the answer to the merged INSERT."""
         cdef MyAnswer answer = self.answer
-        cdef int step = batch.group.facts.id_step
         if (kind == PK_HEAD or kind == PK_ROW) and batch.failed:
             pass
         elif kind == PK_HEAD:
@@ -228,7 +265,9 @@ cdef class MyBatchServer(SessionServer):
                 batch.fail(RC_MISMATCH)
         elif kind == PK_ERR:
             batch.fail(my_retry_cause(answer.error))
-            if answer.error in MY_TABLE_ERRORS:
+            if answer.error in MY_TABLE_ERRORS or (
+                    answer.error == MY_OUT_OF_RANGE
+                    and b"@@auto_increment_increment" in p[MY_HEADER:MY_HEADER + length]):
                 batch.table_error = True
         elif kind == PK_END:
             batch.tail = p[MY_HEADER:MY_HEADER + length]
@@ -236,7 +275,9 @@ cdef class MyBatchServer(SessionServer):
                 batch.fail(RC_MISMATCH)
         elif kind == PK_OK:
             batch.first_id = answer.insert_id
-            if answer.affected != <uint64_t>batch.rows or (step and not answer.insert_id):
+            if (self.step != 0) != (answer.insert_id != 0):
+                self.facts_wrong(batch)
+            if answer.affected != <uint64_t>batch.rows:
                 batch.fail(RC_MISMATCH)
         if not answer.done:
             return 0
@@ -247,14 +288,17 @@ cdef class MyBatchServer(SessionServer):
             return self.advance(batch, EV_OUT)          # it failed on its own: nothing of it stands
         if batch.failed:
             return self.advance(batch, EV_BAD)
-        if batch.phase == B_WORK and batch.head_bytes and step:
+        if batch.phase == B_WORK and self.step and (batch.head_bytes or not self.my.mariadb):
             batch.phase = B_IDS
             return self.enter(batch)
         return self.advance(batch, EV_GOOD)
 
     cdef int rolled_back(self, Batch batch) except -1:
         """The rows in front of the one that made a merged INSERT fail have changed LAST_INSERT_ID() there."""
-        if batch.method != M_MULTI_ROW or self.closing:
+        if self.closing:
+            return 0
+        self.my.stale = True
+        if batch.method != M_MULTI_ROW:
             return 0
         if self.my.insert_id_known:
             self.my.insert_id_due = True
@@ -267,7 +311,7 @@ cdef class MyBatchServer(SessionServer):
         cdef Held held
         cdef MySession session
         cdef uint64_t insert_id = batch.first_id
-        cdef uint64_t step = batch.group.facts.id_step
+        cdef uint64_t step = self.step
         cdef Py_ssize_t at = batch.head_bytes
         cdef int k
         cdef uint32_t status = batch.status & ~(
@@ -286,13 +330,11 @@ cdef class MyBatchServer(SessionServer):
                 elif not session.closing:
                     self.answer_ok(session, held.writes[k].rows, insert_id, status)
                 if step:
-                    session.insert_id = insert_id
-                    session.insert_id_due = session.insert_id_known = True
+                    session.new_id(insert_id)
                     insert_id += step * <uint64_t>held.writes[k].rows
-                session.row_count = -1 if batch.head_bytes else held.writes[k].rows
+            session.was_batched(-1 if batch.head_bytes else held.writes[held.nwrites - 1].rows)
             session.status = status
             session.status_unknown = False
-            session.stale_diagnostics = True
         return 0
 
     cdef int split_pipeline(self, Batch batch) except -1:
@@ -304,25 +346,27 @@ cdef class MyBatchServer(SessionServer):
         cdef Py_ssize_t end
         cdef int k
         cdef int number = 0
-        for item in batch.members:
+        cdef int64_t row_count = -1
+        cdef uint64_t id = 0                # LAST_INSERT_ID() behind the member before: the batch begins with 0
+        for i, item in enumerate(batch.members):
             held = <Held>item
             session = <MySession>held.owner
+            if self.asks and self.ids[i] != id:
+                id = self.ids[i]
+                session.new_id(id)
             for k in range(held.nwrites):
                 end = batch.end_of(number)
                 number += 1
-                session.row_count = -1
+                row_count = -1
                 if p[at + MY_HEADER] == MARK_OK:
                     answer.read_ok(p + at + MY_HEADER, my_length(p + at))
-                    session.row_count = <int64_t>answer.affected
+                    row_count = <int64_t>answer.affected
                     session.status = answer.status
-                    if answer.insert_id:
-                        session.insert_id = answer.insert_id
-                        session.insert_id_due = session.insert_id_known = True
                 if not session.closing:
                     session.out.append(p + at, end - at)
                 at = end
             session.status_unknown = False
-            session.stale_diagnostics = True
+            session.was_batched(row_count)
         return 0
 
     cdef int answer_ok(self, MySession session, int rows, uint64_t insert_id, uint32_t status) except -1:

@@ -1,4 +1,4 @@
-# MariaDB/MySQL: the client's established session: commands and text, and what a batched write has to leave behind.
+# MariaDB/MySQL: the client's established session: commands and text.
 
 cdef enum:
     MAX_PIPELINED = 256             # commands of one session under way
@@ -38,7 +38,7 @@ cdef class MyStatement:
         return self.wait_ms if self.hinted else session_wait
 
 
-cdef class MyCommands(MyLogin):
+cdef class MyCommands(MyBehind):
     """The client's end of an established session; what it prepares is the next room's."""
     cdef bint continued                 # the packet before was a full one: this is more of it
     cdef bint in_infile                 # LOAD DATA LOCAL: packets are data until an empty one
@@ -48,16 +48,10 @@ cdef class MyCommands(MyLogin):
     cdef MyStatement held_statement     # what the held writes execute, None if they are text
     cdef bint held_types                # one of them tells the types
     cdef bytes first_types              # what the client had told before them
-    cdef int64_t row_count              # what ROW_COUNT() has to answer after a batched write
-    cdef uint64_t insert_id             # what LAST_INSERT_ID() has to answer …
-    cdef bint insert_id_due             # … and the server does not know it …
-    cdef bint insert_id_known           # … or the server alone knows
-    cdef bint stale_diagnostics         # the server has not seen the last write: SHOW WARNINGS is another's
 
     def __init__(self, Engine engine):
-        MyLogin.__init__(self, engine)
+        MyBehind.__init__(self, engine)
         self.statements = {}
-        self.insert_id_known = True
         self.max_held = MAX_MY_HELD
 
     cdef Py_ssize_t parse_prepare(self, const char* p, Py_ssize_t length) except -1:
@@ -83,6 +77,7 @@ cdef class MyCommands(MyLogin):
         return 0
 
     cdef bytes cancelled_answer(self):
+        self.was_batched(-1)
         return my_error(1, 1317, "70100", "Query execution was interrupted")
 
     cdef int expect_held(self) except -1:
@@ -90,13 +85,10 @@ cdef class MyCommands(MyLogin):
         cdef MyStatement statement = self.held_statement
         cdef int k
         # a single row's OK packet tells its id, if the server has made it; several rows or RETURNING rows do not
-        if self.insert_id_due and held.qtype != QT_UPDATE and held.qtype != QT_DELETE and not (
-                held.shape.form == FORM_CUT and held.rows == 1 and not held.shape.verdict.returning
-                and self.alone_in is not None and self.alone_in.merges() and self.alone_in.facts.id_step):
-            self.restore()
-        if held.shape.verdict.returning:
-            self.insert_id_known = False
-        self.stale_diagnostics = False
+        self.restore_for(
+            self.alone_in is None,
+            held.shape.form == FORM_CUT and held.rows == 1 and not held.shape.verdict.returning
+            and self.alone_in is not None and self.alone_in.merges() and self.alone_in.facts.id_step != 0)
         if statement is not None:
             self.tell_types(held, statement)
         for k in range(held.nwrites):
@@ -142,7 +134,7 @@ cdef class MyCommands(MyLogin):
 
     cdef int release(self) except -1:
         self.held_statement = None
-        return MyLogin.release(self)
+        return MyBehind.release(self)
 
     # --- client to server ---------------------------------------------------------------------------
 
@@ -184,6 +176,8 @@ cdef class MyCommands(MyLogin):
         if n < MY_HEADER + 1:
             return NEED_MORE
         command = <uint8_t>p[MY_HEADER]
+        if self.to_put_right() and self.busy() and not self.has_held() and command not in MY_BLIND:
+            return self.wait_for(0)             # what is under way may say it differently
         if command == COM_STMT_EXECUTE:
             return self.parse_execute(p, n, length)
         if self.has_held() and command != COM_QUERY:
@@ -219,8 +213,8 @@ cdef class MyCommands(MyLogin):
             return self.wait_for(WHEN_FREE)
         if n < OVERSIZE_HEAD:
             return NEED_MORE
-        if not self.restored():
-            return WAIT
+        self.restore()
+        self.insert_id_known = False
         n = min(n, MY_HEADER + length)
         if command == COM_QUERY and length < MY_MAX_PACKET:
             self.note_oversize(p + MY_HEADER + 1, n - MY_HEADER - 1, self.backslash())
@@ -240,8 +234,7 @@ cdef class MyCommands(MyLogin):
         cdef Change change
         cdef MyReset reset
         if command == COM_INIT_DB:
-            if not self.restored():
-                return WAIT
+            self.restore()
             change = Change.__new__(Change)
             change.text = b"use " + said
             change.database = said
@@ -262,6 +255,8 @@ cdef class MyCommands(MyLogin):
             return self.wait_for(0)
         if command == COM_STMT_BULK_EXECUTE:
             return self.relay_execute(command, self.statement_at(p, length), p, n, length)
+        if command not in MY_BLIND:
+            self.restore()
         if command in (COM_STMT_CLOSE, COM_STMT_RESET, COM_STMT_SEND_LONG_DATA):
             self.note_statement(command, self.statement_at(p, length), le32(p + MY_HEADER + 1) if length >= 5 else 0)
         elif command == COM_RESET_CONNECTION:
@@ -285,10 +280,9 @@ cdef class MyCommands(MyLogin):
         cdef int action, flags
         cdef const char* sql = p + MY_HEADER + 1
         cdef Py_ssize_t n = length - 1
+        cdef bytes text = None
         scan_sql(<const uint8_t*>sql, n, MY, self.backslash(), &s)
         if s.flags & (F_STATUS | F_KILL) and not self.has_held():
-            if not self.restored():
-                return WAIT
             if self.parse_own(sql, &s):
                 return MY_HEADER + length
         action = self.consider(p, MY_HEADER + length, MY_HEADER + 1, MY_HEADER + length, &s)
@@ -298,15 +292,16 @@ cdef class MyCommands(MyLogin):
         if action == A_WAIT:
             return WAIT
         flags = XF_PLAIN if s.verb >= W_INSERT and s.verb <= W_SELECT and not s.flags & (F_MULTI | F_UNSURE) else 0
-        if self.must_restore(&s):
-            if self.busy():
-                return self.wait_for(0)         # what is under way may say it differently
-            self.restore_and_ask(sql, n, &s, flags)
-            return MY_HEADER + length
-        self.stale_diagnostics = False
-        self.note_insert_id(s.flags, s.verb)
+        if s.flags & F_ROW_COUNT:
+            text = self.restore_and_count(sql[:n])
+        self.restore()
+        self.insert_id_known = False
         self.expect(COM_QUERY, flags, self.my_change_of(sql, n, &s))
-        return self.relay_packet(p, MY_HEADER + length, length)
+        if text is None:
+            return self.relay_packet(p, MY_HEADER + length, length)
+        self.server.out.append_bytes(my_command(COM_QUERY, text))
+        self.server.mark()
+        return MY_HEADER + length
 
     cdef bint parse_own(self, const char* sql, Scan* s) except -1:
         """A question about the proxy, or a KILL QUERY of a write that is still gathered: answered in its name."""
@@ -320,6 +315,7 @@ cdef class MyCommands(MyLogin):
             return False
         self.set_source(s)
         self.count_new_alone(R_NO_HINT)
+        self.restore()
         self.expect(COM_QUERY)
         self.server.out.append_bytes(my_command(COM_QUERY, text))
         self.server.mark()
@@ -348,52 +344,6 @@ cdef class MyCommands(MyLogin):
             if charset in text:
                 change.charset = True
         return change
-
-    # LAST_INSERT_ID() and SHOW WARNINGS are asked on the client's own connection, which did not run the batch.
-    # A statement that may set the last id without telling must find it right too, lest an old one be set later.
-
-    cdef inline bint must_restore(self, Scan* s) noexcept:
-        """Whether the statement may see or change what LAST_INSERT_ID() and SHOW WARNINGS say."""
-        return (self.insert_id_due and (s.flags & F_LAST_ID or s.verb in (W_INSERT, W_REPLACE, W_SETLIKE, W_NONE))) or (
-            self.stale_diagnostics and s.flags & F_DIAGNOSTICS)
-
-    cdef int restore(self) except -1:
-        """The connection is told what the session's batched writes have left behind, in front of what is sent next."""
-        # Only a statement that uses a table empties the list of warnings; DO leaves it as it is.
-        value = b"LAST_INSERT_ID(%d)" % self.insert_id if self.insert_id_due else b"0"
-        sql = b"SELECT " + value + b" FROM (SELECT 1) AS t" if self.stale_diagnostics else b"DO " + value
-        self.insert_id_due = self.stale_diagnostics = False
-        self.server.queue.push(X_IGNORE, COM_QUERY)
-        self.server.out.append_bytes(my_command(COM_QUERY, sql))
-        return self.server.mark()
-
-    cdef inline bint restored(self) except -1:
-        """Nothing is left to put right; False: not before what is under way is answered, see ``wake_at``."""
-        if not self.insert_id_due and not self.stale_diagnostics:
-            return True
-        if self.busy():
-            self.wake_at = 0
-            return False
-        self.restore()
-        return True
-
-    cdef int restore_and_ask(self, const char* sql, Py_ssize_t n, Scan* s, int flags) except -1:
-        cdef bytes text = None
-        cdef Change change = self.my_change_of(sql, n, s)
-        if s.flags & F_ROW_COUNT:
-            text = self.engine.hooks.row_count_sql(sql[:n], self.row_count)
-        self.restore()
-        self.note_insert_id(s.flags, s.verb)
-        self.expect(COM_QUERY, flags, change)
-        self.server.out.append_bytes(my_command(COM_QUERY, text if text is not None else sql[:n]))
-        return 0
-
-    cdef inline int note_insert_id(self, int flags, int verb) except -1:
-        """A statement is relayed that may change LAST_INSERT_ID() to what no OK packet tells."""
-        if flags & (F_LAST_ID | F_MULTI | F_UNSURE | F_RETURNING | F_EXEC_COMMENT) or verb in (
-                W_SETLIKE, W_NONE, W_EXECUTE, W_BEGIN):
-            self.insert_id_known = False
-        return 0
 
     # --- prepared statements, as far as commands name them ------------------------------------------------
 
@@ -429,14 +379,11 @@ cdef class MyCommands(MyLogin):
     cdef int on_status(self, uint32_t status, uint64_t insert_id) except -1:
         self.status = status
         self.status_unknown = False
-        if insert_id:
-            self.insert_id = insert_id
-            self.insert_id_known = True
-            self.insert_id_due = False
-        return 0
+        return self.answered_id(insert_id)
 
     cdef int on_answer(self, int command, int flags, effect, bint failed) except -1:
         """The answer to the oldest command under way has been relayed."""
+        self.telling = False
         if failed and not flags & XF_PLAIN:
             self.status_unknown = True
         if command == COM_CHANGE_USER:
@@ -468,9 +415,7 @@ cdef class MyCommands(MyLogin):
             self.history.database = b""
             self.history.reset()
             self.history.tainted = failed
-        self.insert_id = 0
-        self.insert_id_known = True
-        self.insert_id_due = self.stale_diagnostics = False
+        self.forget()
         self.statements.clear()
         self.last_prepared = None
         return 0

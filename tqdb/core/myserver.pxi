@@ -124,7 +124,7 @@ cdef class MyServer(MyBatchServer):
             log.error("server %s does not speak protocol 10; connection closed", self.my.backend)
             self.my.refuse("connect", "The server does not speak protocol version 10")
             return 0
-        self.mariadb = b"mariadb" in payload[1:nul].lower()
+        self.my.mariadb = b"mariadb" in payload[1:nul].lower()
         lower = int.from_bytes(payload[at:at + 2], "little") & ~(CLIENT_COMPRESS | CLIENT_SSL)
         upper = int.from_bytes(payload[at + 5:at + 7], "little") & ~(
             (CLIENT_ZSTD | CLIENT_QUERY_ATTRIBUTES) >> 16)
@@ -152,6 +152,7 @@ cdef class MyServer(MyBatchServer):
 
     cdef int ask(self, bytes sql) except -1:
         self.rows = []
+        self.my.stale = True
         self.out.append_bytes(my_command(COM_QUERY, sql))
         self.queue.push(X_COLLECT, COM_QUERY)
         return self.mark()

@@ -10,8 +10,7 @@ cdef class MySession(MyCommands):
         cdef Py_ssize_t n = length - 1
         cdef MyStatement statement = MyStatement.__new__(MyStatement)
         cdef bytes text
-        if not self.restored():
-            return WAIT
+        self.restore()
         scan_sql(<const uint8_t*>sql, n, MY, self.backslash(), &s)
         self.set_source(&s)
         statement.qtype = s.qtype
@@ -81,12 +80,8 @@ cdef class MySession(MyCommands):
                 return MY_HEADER + length
             if action == A_WAIT:
                 return WAIT
-            if self.must_restore_for(statement):
-                self.restore()              # nothing is under way: see ``may_hold``
         elif self.has_held():
             return self.wait_for(WHEN_FREE)
-        elif not self.restored():
-            return WAIT
         else:
             self.qtype = statement.qtype
             self.source = statement.source
@@ -107,9 +102,6 @@ cdef class MySession(MyCommands):
     cdef Py_ssize_t relay_execute(self, int command, MyStatement statement, const char* p, Py_ssize_t n,
                                   Py_ssize_t length) except -1:
         """An execution that is not to be gathered is counted and sent on."""
-        if (statement is None or statement.status is not None or self.must_restore_for(statement)) and (
-                not self.restored()):
-            return WAIT
         self.qtype = QT_OTHER
         self.source = self.engine.stats.none
         if statement is None or statement.unread:
@@ -132,16 +124,16 @@ cdef class MySession(MyCommands):
         cdef Py_ssize_t types_at = 0
         cdef Py_ssize_t here = min(n, MY_HEADER + length)
         cdef int flags = 0
+        self.restore()
+        self.insert_id_known = False
         if statement is None:
-            self.insert_id_known = False
             self.expect(command)
             return self.relay_packet(p, n, length)
         if command == COM_STMT_EXECUTE:
             types_at = self.types_of(statement, length)
-        self.note_insert_id(statement.flags, W_NONE if statement.qtype == QT_OTHER else W_INSERT)
         if statement.qtype <= QT_SELECT:
             flags = XF_PLAIN
-        statement.long_data = self.stale_diagnostics = False
+        statement.long_data = False
         if self.has_types(statement, p, length, types_at):
             statement.types = p[types_at + 1:types_at + 1 + 2 * statement.nparams]
         elif types_at and statement.types is not None and statement.server_types is not statement.types and (
@@ -152,11 +144,6 @@ cdef class MySession(MyCommands):
         statement.server_types = statement.types
         self.expect(command, flags, statement.change)
         return self.relay_packet(p, n, length)
-
-    cdef inline bint must_restore_for(self, MyStatement statement) noexcept:
-        return (self.insert_id_due or self.stale_diagnostics) and (
-            statement.flags & (F_LAST_ID | F_DIAGNOSTICS) != 0
-            or statement.qtype in (QT_INSERT, QT_REPLACE, QT_OTHER))
 
     cdef Py_ssize_t send_with_types(self, MyStatement statement, const char* p, Py_ssize_t here, Py_ssize_t length,
                                     Py_ssize_t types_at, int flags) except -1:

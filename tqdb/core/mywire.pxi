@@ -6,6 +6,7 @@ cdef enum MyCommand:
     COM_QUERY = 3
     COM_FIELD_LIST = 4
     COM_STATISTICS = 9
+    COM_PING = 14
     COM_CHANGE_USER = 17
     COM_BINLOG_DUMP = 18
     COM_TABLE_DUMP = 19

@@ -1,0 +1,119 @@
+# MariaDB/MySQL: what a session's statements have left behind, and putting it right where batches ran meanwhile.
+#
+# LAST_INSERT_ID(), ROW_COUNT(), FOUND_ROWS() and the list of warnings are asked on the client's own connection, which
+# did not run its batched writes, or ran others'. What may ask is not to be told from a text (views, routines, triggers,
+# prepared statements), so all of it is put right in front of whatever the session itself sends next.
+
+# commands that neither show nor change any of it, or end it
+MY_BLIND = frozenset((COM_QUIT, COM_STATISTICS, COM_PING, COM_CHANGE_USER, COM_RESET_CONNECTION, COM_SET_OPTION,
+                      COM_STMT_CLOSE, COM_STMT_SEND_LONG_DATA))
+
+
+cdef class MyBehind(MyLogin):
+    """A session, as far as it knows what its last statement has left behind."""
+    cdef bint mariadb                   # and not MySQL, which knows no compound statement outside of routines
+    cdef int64_t row_count              # what ROW_COUNT() has to answer
+    cdef uint64_t insert_id             # what LAST_INSERT_ID() has to answer, …
+    cdef bint insert_id_known           # … unless the server alone knows
+    cdef bint insert_id_due             # the server would answer something else
+    cdef bint telling                   # a write is under way whose OK packet tells what LAST_INSERT_ID() becomes
+    cdef bint stale                     # the connection's last statement was not this session's last
+
+    def __init__(self, Engine engine):
+        MyLogin.__init__(self, engine)
+        self.insert_id_known = True
+
+    cdef inline bint to_put_right(self) noexcept:
+        return self.stale or self.insert_id_due
+
+    cdef bytes put_right(self, bint counted):
+        """The statement behind which a session finds what it has left behind; ``counted``: it is told ROW_COUNT().
+
+        The list of warnings is empty, as behind every batched write. Only what uses a table empties it, or a handler
+        of what it holds. LAST_INSERT_ID() is set by the function. ROW_COUNT() is 1 behind SELECT … INTO one variable,
+        which is a compound statement's own and gone with it; -1 behind a SELECT, for what gave rows and for counts
+        that no statement gives; 0 behind the others. FOUND_ROWS() stays in the last case and becomes 1 in the others;
+        no write changes it. LIMIT stands against sql_select_limit = 0.
+        """
+        cdef bytes value = b"LAST_INSERT_ID(%d)" % self.insert_id if self.insert_id_known else b"0"
+        cdef bytes source = b" FROM (SELECT 1) AS t LIMIT 1"
+        if not self.stale:
+            # the session's own last write has failed here: what it left stands, but for the id
+            return (b"VALUES (" + value + b")") if self.mariadb else b"SELECT " + value
+        if self.row_count == 1 and not counted:
+            if not self.mariadb:
+                return b"SELECT " + value + b" INTO @tqdb_last_id" + source
+            return b"BEGIN NOT ATOMIC DECLARE v BIGINT UNSIGNED; SELECT " + value + b" INTO v" + source + b"; END"
+        if self.row_count != 0 and not counted:
+            return b"SELECT " + value + source
+        if not self.mariadb:
+            return b"DO " + value + b", (SELECT 1" + source + b")"
+        return (b"BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR SQLWARNING BEGIN END; DO " + value
+                + b"; SIGNAL SQLSTATE '01000'; END")
+
+    cdef inline int restore(self) except -1:
+        """What is not as the session has left it is put right. Nothing else may be under way."""
+        if self.to_put_right():
+            return self.send_in_front(self.put_right(False))
+        return 0
+
+    cdef int send_in_front(self, bytes sql) except -1:
+        self.insert_id_due = self.stale = False
+        self.server.queue.push(X_IGNORE, COM_QUERY)
+        self.server.out.append_bytes(my_command(COM_QUERY, sql))
+        return self.server.mark()
+
+    cdef bytes restore_and_count(self, bytes sql):
+        """As ``restore``, in front of a text with ROW_COUNT() or FOUND_ROWS(): the text to be sent, None: as it is.
+
+        A count that cannot be set is written into the text.
+        """
+        cdef bytes text = None
+        cdef bint found_rows
+        if not self.to_put_right():
+            return None
+        found_rows = b"found_rows" in sql.lower()
+        if self.row_count > 1 or found_rows:
+            text = self.engine.hooks.row_count_sql(sql, self.row_count)
+        self.send_in_front(self.put_right(text is not None or found_rows))
+        return text
+
+    cdef int restore_for(self, bint own, bint tells) except -1:
+        """Held writes are about to go alone; ``own``: their table's facts are not known, ``tells``: see ``telling``.
+
+        Whatever else a write whose table is known could find, it replaces.
+        """
+        if own:
+            self.restore()
+        elif self.insert_id_due and not tells:
+            self.send_in_front(b"DO LAST_INSERT_ID(%d)" % self.insert_id)
+        self.insert_id_known = self.insert_id_known and tells
+        self.telling = tells
+        self.stale = False
+        return 0
+
+    cdef inline int answered_id(self, uint64_t insert_id) except -1:
+        """The insert id of an OK packet, which need not be the function's: ids that clients give show there, too."""
+        if self.telling and insert_id:
+            self.insert_id = insert_id
+            self.insert_id_known = True
+            self.insert_id_due = False
+        return 0
+
+    cdef inline int was_batched(self, int64_t row_count) except -1:
+        self.row_count = row_count
+        self.stale = True
+        return 0
+
+    cdef inline int new_id(self, uint64_t insert_id) except -1:
+        """A batched write has changed what LAST_INSERT_ID() answers."""
+        self.insert_id = insert_id
+        self.insert_id_known = self.insert_id_due = True
+        return 0
+
+    cdef int forget(self) except -1:
+        """The session is as after its login."""
+        self.insert_id = 0
+        self.insert_id_known = True
+        self.insert_id_due = self.stale = self.telling = False
+        return 0

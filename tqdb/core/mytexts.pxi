@@ -1,0 +1,32 @@
+# MariaDB/MySQL: what the proxy itself says around batches.
+
+cdef bytes MY_BEGIN = my_command(COM_QUERY, b"BEGIN")
+cdef bytes MY_LOCK_WAIT = b"SET STATEMENT innodb_lock_wait_timeout=1 FOR "
+# The ids of a merged INSERT are first + i * increment if the increment is what it was when the catalogue was asked. A
+# Galera node sets it anew before each statement (wsrep_auto_increment_control, THD::reset_for_next_command). So the
+# statement itself looks, and fails with an error (1690, out of range) if it is another. InnoDB gives a "simple insert",
+# whose number of rows is known in advance, one consecutive run of ids in every innodb_autoinc_lock_mode (MariaDB:
+# "AUTO_INCREMENT Handling in InnoDB"; MySQL 8.0 Reference Manual, 17.6.1.6).
+cdef bytes MY_ID_STEP = (
+    b"SET STATEMENT innodb_lock_wait_timeout=1, auto_increment_increment="
+    b"%d + 18446744073709551615 * (@@auto_increment_increment <> %d) FOR ")
+cdef enum:
+    MY_OUT_OF_RANGE = 1690
+# A deadlock rolls back the whole transaction, and what has been sent behind it must not run outside of one:
+# hence autocommit off instead of BEGIN. What is changed for the batch is put back behind it.
+cdef bytes MY_PIPELINE_BEGIN = my_command(
+    COM_QUERY, b"SET @tqdb_lock_wait = @@innodb_lock_wait_timeout, @tqdb_last_id = LAST_INSERT_ID(), "
+    b"last_insert_id = 0, autocommit = 0, innodb_lock_wait_timeout = 1")
+cdef bytes MY_PIPELINE_END = my_command(
+    COM_QUERY, b"SET autocommit = 1, innodb_lock_wait_timeout = @tqdb_lock_wait, "
+    b"@tqdb_last_id = LAST_INSERT_ID(@tqdb_last_id)")
+cdef bytes MY_COMMIT = my_command(COM_QUERY, b"COMMIT")
+cdef bytes MY_ROLLBACK = my_command(COM_QUERY, b"ROLLBACK")
+# VALUES leaves FOUND_ROWS() as it is. MySQL has neither such a VALUES nor SET STATEMENT.
+cdef bytes MY_LAST_ID = my_command(COM_QUERY, b"VALUES (LAST_INSERT_ID())")
+cdef bytes MYSQL_LAST_ID = my_command(COM_QUERY, b"SELECT LAST_INSERT_ID(), @@auto_increment_increment")
+# around a merged INSERT on the connection of a session whose LAST_INSERT_ID() only the server knows
+cdef bytes MY_KEEP_ID = my_command(COM_QUERY, b"SET @tqdb_last_id = LAST_INSERT_ID()")
+cdef bytes MY_GIVE_ID = my_command(COM_QUERY, b"DO LAST_INSERT_ID(@tqdb_last_id)")
+# is answered also by a Galera node that takes no other statement, and tells in its flags whether a transaction is open
+cdef bytes MY_CHECK = my_command(COM_QUERY, b"SET @tqdb_check = NULL")
