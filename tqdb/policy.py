@@ -12,7 +12,7 @@ from logging import ERROR, INFO
 from tqdb import __version__, analysis
 from tqdb.analysis import DIALECTS
 from tqdb.bounded import BURST_SECONDS, SHARE, Budget, Purpose, bounded
-from tqdb.catalog import Facts, mariadb, postgres
+from tqdb.catalog import Ask, Facts, mariadb, postgres
 from tqdb.log import event
 
 _CATALOG = (postgres, mariadb)
@@ -66,29 +66,33 @@ def probe_sql(dialect: int, verdict) -> bytes:
     return _CATALOG[dialect].probe_sql(verdict).encode()
 
 
-def judge(dialect: int, verdict, rows: list[list[bytes | None]] | None
-          ) -> tuple[bool, str, bool, int, int, float]:
+def judge(dialect: int, verdict, rows: list[list[bytes | None]] | None, state=None
+          ) -> tuple[bool, str, bool, int, int, float] | tuple[bytes, object]:
     """``(ok, reason, multi_row, id_step, byte_limit, wait_limit)`` from the answer to ``probe_sql``.
 
-    No answer means: relay.
+    Or ``(sql, state)``: another query, whose rows are to be judged with that state. No answer means: relay.
     """
     if not rows:
         why = "the catalogue does not show it" if rows is not None else "the catalogue answered with an error"
         facts = Facts(False, "table", why=why)
     else:
-        facts = bounded(_FACTS, sum(len(v) for v in rows[0] if v is not None), _judge, dialect, verdict, rows[0])
+        facts = bounded(_FACTS, sum(len(v) for v in rows[0] if v is not None), _judge, dialect, verdict, rows[0],
+                        *(() if state is None else (state,)))
         if facts is NotImplemented:
             facts = Facts(False, "table", why="its defaults or triggers are too long to be looked at")
+    if isinstance(facts, Ask):
+        return facts.sql.encode(), facts.state
     if not facts.ok:
         name = f"{verdict.schema}.{verdict.table}" if verdict.schema else verdict.table
         _explain(DIALECTS[dialect], name[:MAX_NAME], facts.why)
     return facts.ok, facts.reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit
 
 
-def _judge(dialect: int, verdict, row: list[bytes | None]) -> Facts:
+def _judge(dialect: int, verdict, row: list[bytes | None], *state) -> Facts | Ask:
     try:
-        return _CATALOG[dialect].judge(verdict, [None if v is None else v.decode("utf-8", "replace") for v in row])
-    except (ValueError, TypeError):
+        return _CATALOG[dialect].judge(
+            verdict, [None if v is None else v.decode("utf-8", "replace") for v in row], *state)
+    except (ValueError, TypeError, LookupError):
         event(ERROR, "catalogue_answer", f"the {DIALECTS[dialect]} catalogue's answer is not understood",
               protocol=DIALECTS[dialect])
         return Facts(False, "table", why="the catalogue's answer is not understood")

@@ -14,6 +14,7 @@ cdef class TableFacts:
     cdef uint64_t epoch             # the engine's DDL epoch when the catalogue was asked
     cdef double expires             # when it is to be asked again
     cdef bint probing
+    cdef object known               # what the catalogue has answered so far, while there is more to ask
     cdef list waiting               # groups whose writes wait for the catalogue's answer
     cdef bint multi_row             # rows may be merged into one INSERT
     cdef double wait_limit          # seconds that a write of these sessions may be held at most

@@ -16,7 +16,8 @@ cdef class Engine(Departing):
     ``killed_query(sql)`` -> the connection whose statement a KILL QUERY names, or None;
     ``row_count_sql(sql, rows)`` -> the statement with ROW_COUNT() replaced, or None;
     ``probe_sql(dialect, verdict)`` -> the catalogue query;
-    ``judge(dialect, verdict, rows)`` -> ``(ok, reason_name, multi_row, id_step, byte_limit, wait_limit)``;
+    ``judge(dialect, verdict, rows, state)`` -> ``(ok, reason_name, multi_row, id_step, byte_limit, wait_limit)``, or
+    ``(sql, state)``: the next catalogue query, whose answer is judged with that state (None for the first);
     ``status_sql(dialect, sql, session)`` -> the statement that answers a status query;
     ``connect(session)``, ``cancel(session, packet, key)``, ``session_closed(session)``, ``server_closed(server)``;
     ``refused(session, kind, message)``: it is ended with an error of the proxy's own;

@@ -246,6 +246,7 @@ cdef class Gathering(Turn):
         cdef TableFacts facts = group.facts
         member.server.ask(self.hooks.probe_sql(member.dialect, group.shape.verdict))
         facts.probing = True
+        facts.known = None
         member.asked = facts
         member.asked_for = group
         member.asked_epoch = self.ddl_epoch
@@ -255,8 +256,12 @@ cdef class Gathering(Turn):
         """The answer: lists of bytes or None; None after an error."""
         cdef TableFacts facts = member.asked
         cdef Group group = member.asked_for
-        ok, reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit = (
-            self.hooks.judge(member.dialect, group.shape.verdict, rows))
+        cdef tuple found = self.hooks.judge(member.dialect, group.shape.verdict, rows, facts.known)
+        if len(found) == 2:
+            sql, facts.known = found
+            return member.server.ask(sql)
+        facts.known = None
+        ok, reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit = found
         facts.state = T_OPEN if ok else T_REFUSED
         facts.reason = REASONS.index(reason)
         facts.epoch = member.asked_epoch

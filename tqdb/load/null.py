@@ -9,7 +9,9 @@ from tqdb.load.servers import ThrowawayServer, tqdb_command
 from tqdb.load.targets import Target
 
 # One row each, in the order of the catalogue queries: a plain table with a sequence, a plain InnoDB table.
-_PG_FACTS = ("r", "f", "f", "heap", "rp", "0", "f", "f", "f", None, "f", "f", "f", "now()", "notice", "0")
+_PG_FACTS = ('''{"version": 150000, "messages": "notice", "timeout": 0, "relations": [{"name": "t", "kind": "r",
+ "persistence": "p", "security": false, "rules": false, "partition": false, "method": "heap", "system": false,
+ "named": true}]}''',)
 _MY_FACTS = ("STRICT_TRANS_TABLES", "1", "16777216", "utf8mb4", "NO_CHAIN", "OFF", "", "0", "InnoDB", "BASE TABLE", "",
              None, None, "1", b"id".hex(), None)
 
