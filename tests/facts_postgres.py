@@ -21,12 +21,11 @@ def verdict(sql: str):
     """That of an INSERT of one tuple, as the core has it taken apart, or of any other write."""
     head, values, tail = sql.partition(" VALUES ")
     if values and sql.startswith("INSERT"):
-        depth = 0
-        for at, c in enumerate(tail):
-            depth += (c == "(") - (c == ")")
-            if depth == 0:
-                break
-        found = analyze(0, (head + values).encode(), tail[:at + 1].encode(), tail[at + 1:].encode())
+        at, depth = 0, 0
+        while at == 0 or depth:
+            depth += {"(": 1, ")": -1}.get(tail[at:at + 1], 0)
+            at += 1
+        found = analyze(0, (head + values).encode(), tail[:at].encode(), tail[at:].encode())
         if found is not None:
             return found
     return analyze_statement(0, sql.encode())

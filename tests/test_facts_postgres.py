@@ -30,8 +30,10 @@ CASES = {
                ALONE, "text"),
     "functions in values": (
         "CREATE TABLE t (a int, b text)",
-        "INSERT INTO t (a, b) VALUES (1 + 2, lower('X') || now()::date || age('2020-01-01')) RETURNING t.a", MERGED, ""),
-    "age of a transaction": ("CREATE TABLE t (a int, b text)", "INSERT INTO t (a) VALUES (age('5'::xid))", ALONE, "age"),
+        "INSERT INTO t (a, b) VALUES (1 + 2, lower('X') || now()::date || age('2020-01-01')) RETURNING t.a", MERGED,
+        ""),
+    "age of a transaction": ("CREATE TABLE t (a int, b text)", "INSERT INTO t (a) VALUES (age('5'::xid))", ALONE,
+        "age"),
     "a set": ("CREATE TABLE t (a int)", "INSERT INTO t (a) VALUES (generate_series(1, 3))", PIPELINED, ""),
     "the connection": ("CREATE TABLE t (a int)", "INSERT INTO t (a) VALUES (pg_backend_pid())", ALONE,
                        "pg_backend_pid()"),
@@ -60,19 +62,23 @@ CASES = {
         "CREATE TABLE t (a int); CREATE OPERATOR ## (leftarg = int, rightarg = int, procedure = pg_try_advisory_lock)",
         "UPDATE t SET a = 1 WHERE a ## 1", ALONE, "pg_try_advisory_lock()"),
     "an extension's types": (
-        "CREATE EXTENSION citext SCHEMA {s}; CREATE EXTENSION hstore SCHEMA {s}; CREATE TABLE t (a int, c citext UNIQUE, "
+        "CREATE EXTENSION citext SCHEMA {s}; CREATE EXTENSION hstore SCHEMA {s}; CREATE TABLE t (a int, c citext "
+        "UNIQUE, "
         "h hstore); CREATE INDEX ON t USING gin (h)", "INSERT INTO t (a, c, h) VALUES (1, 'x', 'a=>1')", MERGED, ""),
     "an extension's functions": (
         "CREATE EXTENSION pgcrypto SCHEMA {s}; CREATE EXTENSION \"uuid-ossp\" SCHEMA {s}; CREATE TABLE t (a int, "
-        "u uuid DEFAULT uuid_generate_v4())", "INSERT INTO t (a, u) VALUES (length(digest('x', 'sha1')), DEFAULT)", MERGED,
+        "u uuid DEFAULT uuid_generate_v4())", "INSERT INTO t (a, u) VALUES (length(digest('x', 'sha1')), DEFAULT)",
+        MERGED,
         ""),
     "an extension's function that is not known": (
         "CREATE EXTENSION dblink SCHEMA {s}; CREATE TABLE t (a int, b text DEFAULT dblink_connect('x'))", INSERT, ALONE,
         "in C"),
-    "a default that asks for its transaction": ("CREATE TABLE t (a int, tx bigint DEFAULT txid_current())", INSERT, ALONE,
+    "a default that asks for its transaction": ("CREATE TABLE t (a int, tx bigint DEFAULT txid_current())", INSERT,
+        ALONE,
                                            "the default of column tx calls txid_current()"),
     "a default deep inside": (
-        "CREATE TABLE t (a int, b text DEFAULT CASE WHEN now() > 'today' THEN concat('x', ARRAY[pg_backend_pid()]) END)",
+        "CREATE TABLE t (a int, b text DEFAULT CASE WHEN now() > 'today' THEN concat('x', ARRAY[pg_backend_pid()]) "
+        "END)",
         INSERT, ALONE, "pg_backend_pid()"),
     "a constant setting": ("CREATE TABLE t (a int, b text DEFAULT current_setting('App.Tenant', true))", INSERT,
                            PIPELINED, ""),
@@ -155,11 +161,13 @@ CASES = {
         trigger("BEGIN NEW.a := g(); RETURN NEW; END"), INSERT, ALONE, "pg_backend_pid()"),
     "an audit": (trigger("BEGIN NEW.b := current_query(); RETURN NEW; END"), INSERT, ALONE, "current_query()"),
     "EXECUTE": (trigger("BEGIN EXECUTE 'SELECT 1'; RETURN NEW; END"), INSERT, ALONE, "dynexecute"),
-    "EXECUTE in a loop": (trigger("DECLARE r record; BEGIN FOR r IN EXECUTE 'SELECT 1' LOOP NULL; END LOOP; RETURN NEW; "
+    "EXECUTE in a loop": (trigger("DECLARE r record; BEGIN FOR r IN EXECUTE 'SELECT 1' LOOP NULL; END LOOP; RETURN "
+        "NEW; "
                                   "END"), INSERT, ALONE, "dynfors"),
     "NOTIFY": (trigger("BEGIN NOTIFY x; RETURN NEW; END"), INSERT, ALONE, "NotifyStmt"),
     "SET": (trigger("BEGIN SET LOCAL work_mem = 64; RETURN NEW; END"), INSERT, ALONE, "VariableSetStmt"),
-    "SET CONSTRAINTS": (trigger("BEGIN SET CONSTRAINTS ALL DEFERRED; RETURN NEW; END"), INSERT, ALONE, "ConstraintsSet"),
+    "SET CONSTRAINTS": (trigger("BEGIN SET CONSTRAINTS ALL DEFERRED; RETURN NEW; END"), INSERT, ALONE,
+        "ConstraintsSet"),
     "a temporary table": (trigger("BEGIN CREATE TEMP TABLE x (a int); RETURN NEW; END"), INSERT, ALONE, "CreateStmt"),
     "OTHERS": (trigger("BEGIN UPDATE t SET a = 1; RETURN NEW; EXCEPTION WHEN OTHERS THEN RETURN NEW; END"), INSERT,
                ALONE, "OTHERS"),
@@ -192,7 +200,8 @@ CASES = {
         "'BEGIN INSERT INTO log (a) VALUES (1); RETURN NEW; END'; "
         "CREATE TRIGGER x BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()", INSERT, ALONE, "pg_backend_pid()"),
     "a role of the function's own": (
-        "CREATE TABLE t (a int, b int); CREATE FUNCTION f() RETURNS int LANGUAGE sql SET role = postgres AS 'SELECT 1'; "
+        "CREATE TABLE t (a int, b int); CREATE FUNCTION f() RETURNS int LANGUAGE sql SET role = postgres AS 'SELECT "
+        "1'; "
         "ALTER TABLE t ALTER b SET DEFAULT f()", INSERT, ALONE, "sets role"),
     "a function of SQL": ("CREATE FUNCTION f(int) RETURNS int LANGUAGE sql AS 'SELECT $1 + 1'; "
                           "CREATE TABLE t (a int, b int DEFAULT f(2))", INSERT, PIPELINED, ""),
@@ -200,13 +209,15 @@ CASES = {
         "CREATE FUNCTION f(int, int DEFAULT pg_backend_pid()) RETURNS int LANGUAGE sql AS 'SELECT $1 + $2'; "
         "CREATE TABLE t (a int)", "INSERT INTO t (a) VALUES (f(2))", ALONE, "pg_backend_pid()"),
     "BEGIN ATOMIC": ("CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT pg_backend_pid(); END; "
-                     "CREATE TABLE t (a int, b int DEFAULT f())", INSERT, ALONE, "the function f calls pg_backend_pid()"),
+                     "CREATE TABLE t (a int, b int DEFAULT f())", INSERT, ALONE,
+                     "the function f calls pg_backend_pid()"),
     "BEGIN ATOMIC that reads a table": (
         "CREATE TABLE o (a int); CREATE FUNCTION f() RETURNS bigint BEGIN ATOMIC SELECT count(*) FROM o; END; "
         "CREATE TABLE t (a int, b int DEFAULT f())", INSERT, PIPELINED, ""),
     "an index": ("CREATE FUNCTION f(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT pg_backend_pid()'; "
                  "CREATE TABLE t (a int); CREATE INDEX ON t (f(a))", INSERT, ALONE, "pg_backend_pid()"),
-    "a check": ("CREATE FUNCTION f(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN EXISTS (SELECT FROM t WHERE a = $1);"
+    "a check": ("CREATE FUNCTION f(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN EXISTS (SELECT FROM t WHERE a "
+        "= $1);"
                 " END'; CREATE TABLE t (a int CHECK (f(a)))", INSERT, PIPELINED, ""),
     "a generated column": ("CREATE FUNCTION f(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT pg_backend_pid()'; "
                            "CREATE TABLE t (a int, b int GENERATED ALWAYS AS (f(a)) STORED)", INSERT, ALONE, "pid"),
@@ -235,11 +246,13 @@ CASES = {
     "a rule into a table that asks": (
         "CREATE TABLE l (a int, p int DEFAULT pg_backend_pid()); CREATE TABLE t (a int); "
         "CREATE RULE r AS ON INSERT TO t DO ALSO INSERT INTO l VALUES (NEW.a)", INSERT, ALONE, "pg_backend_pid()"),
-    "partitions": ("CREATE TABLE t (a int) PARTITION BY HASH (a); CREATE TABLE t0 PARTITION OF t FOR VALUES WITH (MODULUS 1, "
+    "partitions": ("CREATE TABLE t (a int) PARTITION BY HASH (a); CREATE TABLE t0 PARTITION OF t FOR VALUES WITH "
+        "(MODULUS 1, "
                    "REMAINDER 0)", INSERT, PIPELINED, ""),
     "a partition's default": (
         "CREATE TABLE t (a int, b int) PARTITION BY HASH (a); CREATE TABLE t0 PARTITION OF t "
-        "(b DEFAULT pg_backend_pid()) FOR VALUES WITH (MODULUS 1, REMAINDER 0)", INSERT, ALONE, "the default of column b"),
+        "(b DEFAULT pg_backend_pid()) FOR VALUES WITH (MODULUS 1, REMAINDER 0)", INSERT, ALONE,
+        "the default of column b"),
     "a partition's key": (
         "CREATE FUNCTION f(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN pg_backend_pid(); END'; "
         "CREATE TABLE r (a int) PARTITION BY HASH (f(a)); CREATE TABLE t PARTITION OF r FOR VALUES WITH (MODULUS 1, "
@@ -269,9 +282,11 @@ def test_kind(postgres, table, kind):
     with psycopg.connect(postgres.dsn(), autocommit=True) as c:
         c.execute(f"CREATE SCHEMA {table}; SET search_path = {table}")
         c.execute(made.replace("{s}", table))
-        found, why = strategy(c, sql)
-        assert (found, word in why) == (expected, True), why
-        c.execute(f"DROP SCHEMA {table} CASCADE")
+        try:
+            found, why = strategy(c, sql)
+            assert (found, word in why) == (expected, True), why
+        finally:
+            c.execute(f"DROP SCHEMA IF EXISTS {table}o CASCADE; DROP SCHEMA {table} CASCADE")
 
 
 def test_settings_are_told(postgres, table):

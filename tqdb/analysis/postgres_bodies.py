@@ -42,6 +42,8 @@ _DIAGNOSTICS = frozenset(("ROW_COUNT", "RETURNED_SQLSTATE", "MESSAGE_TEXT", "PG_
 _ROW_TYPE = re.compile(
     r'\A((?:"[^"]++"|[^".%\s]++)(?:\.(?:"[^"]++"|[^".%\s]++)){0,3}+)\s*+%\s*+(row)?+type\b', re.IGNORECASE)
 
+_PART = re.compile(r'"[^"]++"|[^".]++')
+
 
 def sql_body(source: str) -> Names:
     """The names of a function of SQL; raises Unknown."""
@@ -132,7 +134,7 @@ def _type(name: str, collector: Collector) -> None:
     found = _ROW_TYPE.match(name)
     if found is None:
         return                      # its words are among those of the source
-    parts = [p[1:-1] if p.startswith('"') else p.lower() for p in re.findall(r'"[^"]++"|[^".]++', found[1])]
+    parts = [p[1:-1] if p.startswith('"') else p.lower() for p in _PART.findall(found[1])]
     if found[2] is None:
         parts.pop()                 # a column's, or a variable's
     if parts:

@@ -84,15 +84,17 @@ LIBRARIES = {
     "pg_trgm": (MERGED, """similarity_op word_similarity_op word_similarity_commutator_op strict_word_similarity_op
                 strict_word_similarity_commutator_op"""),
     "unaccent": (PIPELINED, "unaccent"),            # a dictionary
+    # triggers that set a column of their row to the time, or to the user
+    "moddatetime": (PIPELINED, "moddatetime"), "insert_username": (PIPELINED, "insert_username"),
     "vector": (PIPELINED, ""),
     "postgis-3": (PIPELINED, ""),                   # some read spatial_ref_sys
 }
 
 # What functions of language ``internal`` that extensions make are: built-in ones by another name (citext).
 INTERNAL_SOURCES = frozenset("""
-    textin textout textrecv textsend booltext inet_show texteq textne text_lt text_le text_gt text_ge textlike textnlike
-    texticlike texticnlike textregexeq textregexne texticregexeq texticregexne hashtext text_larger text_smaller
-    bpchareq bpcharne rtrim1 texttrim
+    textin textout textrecv textsend booltext network_show texteq textne text_lt text_le text_gt text_ge textlike
+    textnlike texticlike texticnlike textregexeq textregexne texticregexeq texticregexne hashtext text_larger
+    text_smaller bpchareq bpcharne rtrim1 texttrim
 """.split())
 
 INDEX_METHODS = frozenset(("btree", "hash", "gin", "gist", "spgist", "brin", "hnsw", "ivfflat"))
