@@ -88,6 +88,11 @@ CASES = {
                            "current_setting()"),
     "a computed setting in the text": ("CREATE TABLE t (a int, b text)",
                                        "UPDATE t SET b = current_setting('a.' || b)", ALONE, "text"),
+    "a setting in the text, whose literal the next one may not have": (
+        "CREATE TABLE t (a int, b text)", "UPDATE t SET b = current_setting('a.b')", ALONE, "text"),
+    "a type that looks like a function": (
+        "CREATE DOMAIN d AS int CHECK (VALUE > pg_backend_pid()); CREATE FUNCTION d(text) RETURNS int LANGUAGE sql AS "
+        "'SELECT 1'; CREATE TABLE t (a int)", "INSERT INTO t (a) VALUES (d(1))", ALONE, "the type d calls"),
     "a domain": ("CREATE DOMAIN d AS int CHECK (VALUE > 0) DEFAULT 3; CREATE TABLE t (a int, b d)", INSERT, MERGED, ""),
     "a domain that asks": (
         "CREATE FUNCTION f(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN pg_backend_pid() > $1; END'; "
@@ -293,8 +298,11 @@ def test_settings_are_told(postgres, table):
     with psycopg.connect(postgres.dsn(), autocommit=True) as c:
         c.execute(f"CREATE TABLE {table} (a int, b text DEFAULT current_setting('App.Tenant', true), c text DEFAULT "
                   f"current_setting('timezone'))")
-        sql = f"INSERT INTO {table} (a) VALUES (current_setting('app.a')::int)"
-        assert facts(c, verdict(sql))[0].settings == {"app.tenant", "timezone", "app.a"}
+        c.execute(f"CREATE FUNCTION {table}f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.a := "
+                  f"current_setting('App.A')::int; RETURN NEW; END $$; CREATE TRIGGER x BEFORE INSERT ON {table} "
+                  f"FOR EACH ROW EXECUTE FUNCTION {table}f()")
+        found, _ = facts(c, verdict(f"INSERT INTO {table} (a) VALUES (1)"))
+        assert found.ok and found.settings == {"app.tenant", "timezone", "app.a"}
 
 
 def test_an_ordinary_table_takes_one_question(postgres, table):

@@ -137,6 +137,10 @@ def test_the_same_among_others(postgres, proxy, direct, table, name):
     insert = f"INSERT INTO {table} (n, x) VALUES (now(), ({call})::text)"
     wanted = {allowed.MERGED: MERGED, allowed.PIPELINED: PIPELINED}[STRATEGIES[name]]
     found, why = strategy(direct, insert)
+    if name == "current_setting":           # its literal is not the shape's: by a default
+        direct.execute(f"ALTER TABLE {table} ALTER x SET DEFAULT {call}")
+        insert = f"INSERT INTO {table} (n) VALUES (now())"
+        found, why = strategy(direct, insert)
     assert found == (PIPELINED if "SELECT" in call else wanted), why
     direct.execute(insert)
     alone = direct.execute(f"DELETE FROM {table} RETURNING x").fetchone()[0]
@@ -196,7 +200,7 @@ def test_what_belongs_to_a_connection_goes_alone(direct, table, where):
             direct.execute(f"ALTER TABLE {table} ALTER b SET DEFAULT ({call})::text")
         found, why = strategy(direct, sql)
         assert found == ALONE, call
-        assert call.partition("(")[0] in why or "setting" in why, why
+        assert call.partition("(")[0] in why or "setting" in why or why == "its text", why
 
 
 def test_classes_that_need_no_list_are_what_they_are_said_to_be(direct):

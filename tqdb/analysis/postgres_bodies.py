@@ -48,7 +48,7 @@ _PART = re.compile(r'"[^"]++"|[^".]++')
 def sql_body(source: str) -> Names:
     """The names of a function of SQL; raises Unknown."""
     _bound(source)
-    collector = Collector()
+    collector = Collector(literal=True)
     collector.text(source)
     _source(source, collector)
     return collector.names()
@@ -61,7 +61,7 @@ def plpgsql_body(definition: str, source: str) -> Names:
         parsed = parse_plpgsql(definition)
     except (ParseError, ValueError) as e:
         raise Unknown("its body cannot be read") from e
-    collector = Collector()
+    collector = Collector(literal=True)
     _walk(parsed, collector)
     _source(source, collector)
     return collector.names()

@@ -67,6 +67,7 @@ class Collector:
     """Reads trees; ``names`` is what they name. Raises Unknown at anything that it does not know."""
 
     allowed: frozenset = NODES
+    literal: bool = False           # whether literals are what they will be; of a shape they are any client's
     accesses: dict = field(default_factory=dict)
     ctes: set = field(default_factory=set)
     functions: set = field(default_factory=set)
@@ -165,6 +166,8 @@ class Collector:
         self.functions.add((schema, name))
 
     def _setting(self, node):
+        if not self.literal:
+            raise Unknown("it calls current_setting() of a name that another statement of its shape may not have")
         arg = node.args[0] if node.args else None
         if isinstance(arg, ast.TypeCast):
             arg = arg.arg

@@ -70,7 +70,8 @@ class Closure:
         self.functions |= names.functions
         self.fields |= names.fields
         self.calls |= names.calls
-        self.type_names |= names.types
+        # a type's name may stand where a function's does
+        self.type_names |= names.types | names.fields | {name for _, name in names.functions}
         self.operators |= names.operators
         for name in names.settings:
             self.setting(name)

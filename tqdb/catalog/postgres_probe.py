@@ -12,6 +12,7 @@ expects of them stays small, so that it neither scans whole catalogues nor compi
 
 FIRST_USER_OID = 16384          # FirstNormalObjectId: below it lies what initdb has made
 _INITDB_XIDS = 1000             # transactions that initdb runs: a row of a later one has been changed since
+_VIRTUAL = 180000               # the version from which columns may be generated when they are read
 _MAX_SOURCE = 16000             # characters of a function's source that are looked at
 
 # What is taken from a stored tree. A constant current_setting() brings its name's bytes along; the longest match wins.
@@ -63,7 +64,8 @@ indexes AS (SELECT x.indexrelid, x.indexprs, x.indpred, x.indclass FROM pg_catal
 _RELATION_TREES = """\
  SELECT 'the default of column ' || g.attname, d.adbin::text FROM pg_catalog.pg_attrdef d
   JOIN pg_catalog.pg_attribute g ON g.attrelid = d.adrelid AND g.attnum = d.adnum
-  WHERE d.adrelid = ANY ((SELECT w FROM ids)::pg_catalog.oid[])
+  WHERE d.adrelid = ANY (CASE WHEN pg_catalog.current_setting('server_version_num')::int < {virtual}
+   THEN (SELECT w FROM ids) ELSE (SELECT v FROM ids) END)
  UNION ALL SELECT 'the constraint ' || conname, conbin::text FROM constraints WHERE conbin IS NOT NULL
  UNION ALL SELECT 'the index ' || indexrelid::pg_catalog.regclass, pg_catalog.concat(indexprs::text, ' ', indpred::text)
   FROM indexes WHERE indexprs IS NOT NULL OR indpred IS NOT NULL
@@ -258,6 +260,7 @@ def probe(relations=(), relation_oids=(), functions=(), function_trees=(), types
         trees.append(_FUNCTION_TREES)
     values = {
         "first": FIRST_USER_OID, "initdb": _INITDB_XIDS, "items": quote(_ITEMS), "source": _MAX_SOURCE,
+        "virtual": _VIRTUAL,
         "relations": ",".join(f"({i},{a},{_path(p)},{quote(n)}::pg_catalog.name)"
                               for i, (p, n, a) in enumerate(relations)) or "(-1,0,ARRAY[]::pg_catalog.name[],'')",
         "relation_oids": ",".join(f"({int(o)}::pg_catalog.int8,{a})" for o, a in relation_oids) or "(0,0)",
