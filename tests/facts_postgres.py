@@ -22,7 +22,7 @@ def verdict(sql: str):
     head, values, tail = sql.partition(" VALUES ")
     if values and sql.startswith("INSERT"):
         at, depth = 0, 0
-        while at == 0 or depth:
+        while at < len(tail) and (at == 0 or depth):
             depth += {"(": 1, ")": -1}.get(tail[at:at + 1], 0)
             at += 1
         found = analyze(0, (head + values).encode(), tail[:at].encode(), tail[at:].encode())

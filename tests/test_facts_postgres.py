@@ -199,6 +199,9 @@ CASES = {
     "a built-in trigger": (
         "CREATE TABLE t (a int, b text, v tsvector); CREATE TRIGGER x BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION "
         "tsvector_update_trigger(v, 'pg_catalog.english', b)", INSERT, PIPELINED, ""),
+    "letters of other alphabets": (
+        trigger("DECLARE größe int := 1; BEGIN NEW.\"b\" := 'ä' || größe; NEW.b := pg_notify('ü', 'x'); RETURN NEW; "
+                "END"), INSERT, ALONE, "pg_notify()"),
     "a search path of the function's own": (
         "CREATE SCHEMA {s}o; CREATE TABLE {s}o.log (a int, p int DEFAULT pg_backend_pid()); CREATE TABLE log (a int); "
         "CREATE TABLE t (a int); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql SET search_path = {s}o AS "

@@ -118,14 +118,13 @@ def _expression(query: str, mode: int, collector: Collector) -> None:
 def _assignment(query: str) -> tuple[int, int]:
     """Where the first ``:=`` or ``=`` outside brackets begins and ends."""
     depth = 0
-    data = query.encode()
     for token in scan(query):
         if token.name in ("ASCII_91", "ASCII_40"):
             depth += 1
         elif token.name in ("ASCII_93", "ASCII_41"):
             depth -= 1
         elif depth == 0 and token.name in ("COLON_EQUALS", "ASCII_61"):
-            return len(data[:token.start].decode()), len(data[:token.end + 1].decode())
+            return token.start, token.end + 1
     raise Unknown("its body has an assignment that cannot be read")
 
 
@@ -148,13 +147,12 @@ def _source(source: str, collector: Collector) -> None:
         words = scan(source)
     except ParseError as e:
         raise Unknown("its body cannot be read") from e
-    data = source.encode()
     last = None
     for token in words:
         if token.name == "ASCII_40" and last is not None:
             collector.calls.add(last)
         last = None
         if token.name == "IDENT" or token.kind != "NO_KEYWORD":
-            text = data[token.start:token.end + 1].decode()
+            text = source[token.start:token.end + 1]
             last = text[1:-1].replace('""', '"') if text.startswith('"') else text.lower()
             collector.types.add(last)

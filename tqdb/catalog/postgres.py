@@ -56,6 +56,7 @@ class Closure:
     transitions: set = field(default_factory=set)       # names of transition tables
     relation_oids: dict = field(default_factory=dict)
     types: set = field(default_factory=set)             # OIDs of users' types
+    classes: set = field(default_factory=set)           # OIDs of users' operator classes, and of operators
     known: set = field(default_factory=set)             # OIDs of functions that have been judged
     tree_oids: set = field(default_factory=set)         # of functions whose stored expressions are to be asked for
     found: set = field(default_factory=set)             # names of relations and functions that there are
@@ -122,14 +123,16 @@ class Closure:
         self.asked.update(dict.fromkeys((("tree", t) for t in trees), 0))
         operators = (frozenset(self.operators), frozenset(self.types))
         again = self.asked.get("operators") != operators
-        if not (relations or functions or oids or types or trees or again):
+        classes = sorted(c for c in self.classes if ("class", c) not in self.asked)
+        self.asked.update(dict.fromkeys((("class", c) for c in classes), 0))
+        if not (relations or functions or oids or types or trees or classes or again):
             return None
         if len(self.asked) > MAX_OBJECTS * 2:
             raise Unknown("it executes too many things")
         self.asked["operators"] = operators
         self.question = (relations, functions)
         return probe([r[:3] for r in relations], oids, [f[:3] for f in functions], trees, types,
-                     sorted(self.types) if again else (), sorted(self.operators) if again else ())
+                     sorted(self.types) if again else (), sorted(self.operators) if again else (), classes)
 
     # --- what the answer says -----------------------------------------------------------------------------------------
 
@@ -153,6 +156,7 @@ class Closure:
         for method in answer.get("methods") or ():
             if method not in INDEX_METHODS:
                 raise Unknown(f"it has an index of the method {method}, which is not known")
+        self.classes |= set(answer.get("classes") or ())
         self.types |= {t for key in ("columns", "types", "named_types") for t in answer.get(key) or ()}
         self.types |= {t for t, _, _ in answer.get("kinds") or ()}
         callers = self._trees(answer)

@@ -140,27 +140,31 @@ _NO_TYPE_FUNCTIONS = """
   WHERE k.oid >= {first} AND k.castsource < {first} AND k.casttarget < {first}"""
 
 _RELATION_FUNCTIONS = """
- UNION SELECT tgfoid FROM triggers WHERE NOT tgisinternal
- UNION SELECT o.oprcode FROM pg_catalog.pg_operator o
-  WHERE o.oid = ANY (ARRAY(SELECT pg_catalog.unnest(conexclop) FROM constraints))
- UNION SELECT a.amproc FROM pg_catalog.pg_opclass o JOIN pg_catalog.pg_amproc a ON a.amprocfamily = o.opcfamily
-  WHERE o.oid = ANY (ARRAY(SELECT pg_catalog.unnest(x.indclass::pg_catalog.oid[]) FROM indexes x))
-   AND o.oid >= {first}
- UNION SELECT p.oprcode FROM pg_catalog.pg_opclass o JOIN pg_catalog.pg_amop a ON a.amopfamily = o.opcfamily
-  JOIN pg_catalog.pg_operator p ON p.oid = a.amopopr
-  WHERE o.oid = ANY (ARRAY(SELECT pg_catalog.unnest(x.indclass::pg_catalog.oid[]) FROM indexes x))
-   AND o.oid >= {first}"""
+ UNION SELECT tgfoid FROM triggers WHERE NOT tgisinternal"""
 
-_FUNCTIONS = """\
+# those of operator classes that users have made, and of operators of exclusion constraints
+_CLASS_FUNCTIONS = """
+ UNION SELECT a.amproc FROM pg_catalog.pg_opclass o JOIN pg_catalog.pg_amproc a ON a.amprocfamily = o.opcfamily
+  WHERE o.oid = ANY ({classes}::pg_catalog.oid[])
+ UNION SELECT p.oprcode FROM pg_catalog.pg_opclass o JOIN pg_catalog.pg_amop a ON a.amopfamily = o.opcfamily
+  JOIN pg_catalog.pg_operator p ON p.oid = a.amopopr WHERE o.oid = ANY ({classes}::pg_catalog.oid[])
+ UNION SELECT o.oprcode FROM pg_catalog.pg_operator o WHERE o.oid = ANY ({classes}::pg_catalog.oid[])"""
+
+_NAMED = """\
 called(i, f, p, n) AS (VALUES {functions}),
 named AS (SELECT v.i, f.oid FROM called v JOIN pg_catalog.pg_proc f ON f.proname = v.n
  WHERE (SELECT m.nspname FROM pg_catalog.pg_namespace m WHERE m.oid = f.pronamespace)
    = ANY (coalesce(v.p, pg_catalog.current_schemas(true)))
   AND (v.f = 0 OR (f.oid >= {first} AND f.pronargs > 0 AND f.pronargs - f.pronargdefaults < 2
    AND EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.oid = f.proargtypes[0] AND t.typtype IN ('c', 'p', 'd'))))),
+"""
+
+_NAMED_ANSWERS = """,
+ 'calls', (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(i, oid::pg_catalog.int8)) FROM named)"""
+
+_FUNCTIONS = """\
 functions(v) AS (SELECT ARRAY(
  SELECT pg_catalog.substring(item, '^:[a-z]+ ([0-9]+)')::pg_catalog.oid FROM items WHERE item ~ '^:(func|aggfn|winfn)'
- UNION SELECT oid FROM named
  UNION SELECT pg_catalog.unnest(v) FROM numbers
  UNION SELECT o.oprcode FROM pg_catalog.pg_operator o
   WHERE o.oid = ANY ((SELECT v FROM numbers)::pg_catalog.oid[]){more}))
@@ -176,7 +180,6 @@ SELECT pg_catalog.json_build_object(
    WHERE y.oid = ANY ((SELECT v FROM numbers)::pg_catalog.oid[])),
  'named_types', (SELECT pg_catalog.json_agg(t.oid::pg_catalog.int8) FROM pg_catalog.pg_type t
    WHERE t.oid >= {first} AND t.typname = ANY ({types}::pg_catalog.name[])),
- 'calls', (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(i, oid::pg_catalog.int8)) FROM named),
  'functions', (SELECT pg_catalog.json_agg(CASE WHEN p.oid < {first} AND s.nspname = 'pg_catalog'
    AND (l.lanname = 'internal' OR (l.lanname = 'sql' AND p.xmin::text::pg_catalog.int8 < {initdb}))
    THEN pg_catalog.json_build_array(p.oid::pg_catalog.int8, p.proname, pg_catalog.oidvectortypes(p.proargtypes),
@@ -209,6 +212,9 @@ _RELATION_ANSWERS = """,
    tgoldtable AS old, tgnewtable AS new FROM triggers WHERE NOT tgisinternal) x),
  'constraints', (SELECT pg_catalog.json_agg(x) FROM (SELECT DISTINCT conname AS name, contype AS kind,
    condeferred AS deferred, self FROM constraints WHERE condeferrable OR self) x),
+ 'classes', (SELECT pg_catalog.json_agg(DISTINCT o::pg_catalog.int8) FROM (
+   SELECT pg_catalog.unnest(indclass::pg_catalog.oid[]) AS o FROM indexes
+   UNION ALL SELECT pg_catalog.unnest(conexclop) FROM constraints) x WHERE o >= {first}),
  'methods', (SELECT pg_catalog.json_agg(DISTINCT m.amname) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_am m
    ON m.oid = c.relam WHERE c.oid = ANY (ARRAY(SELECT indexrelid FROM indexes)))"""
 
@@ -236,14 +242,15 @@ def _oids(oids) -> str:
 
 
 def probe(relations=(), relation_oids=(), functions=(), function_trees=(), types=(), type_oids=(),
-          operators=()) -> str:
+          operators=(), classes=()) -> str:
     """The query.
 
     ``relations``: ``(path, name, access)``, the number of each is its place; ``path``: schemas to look in, None for the
     session's own; ``access``: 0 read, 1 only inserted into, 2 written in any way; ``relation_oids``: ``(oid, access)``.
     ``functions``: ``(path, name, field)``; ``field``: only those that may be meant by ``row.name``. ``function_trees``:
     OIDs of those whose stored expressions are wanted. ``types``, ``operators``: names in any schema; operators are
-    looked for among all types whenever ``type_oids``, all of users' types met so far, is given.
+    looked for among all types whenever ``type_oids``, all of users' types met so far, is given. ``classes``: OIDs of
+    operator classes, or of operators.
     """
     parts, trees, more, answers = [], [], "", ""
     if relations or relation_oids:
@@ -255,6 +262,11 @@ def probe(relations=(), relation_oids=(), functions=(), function_trees=(), types
         parts.append(_TYPES)
         trees.append(_TYPE_TREES)
         answers += _TYPE_ANSWERS
+    if functions:
+        more += "\n UNION SELECT oid FROM named"
+        answers += _NAMED_ANSWERS
+    if classes:
+        more += _CLASS_FUNCTIONS
     more += _TYPE_FUNCTIONS if type_oids else _NO_TYPE_FUNCTIONS
     if function_trees:
         trees.append(_FUNCTION_TREES)
@@ -265,11 +277,12 @@ def probe(relations=(), relation_oids=(), functions=(), function_trees=(), types
                               for i, (p, n, a) in enumerate(relations)) or "(-1,0,ARRAY[]::pg_catalog.name[],'')",
         "relation_oids": ",".join(f"({int(o)}::pg_catalog.int8,{a})" for o, a in relation_oids) or "(0,0)",
         "functions": ",".join(f"({i},{int(f)},{_path(p)},{quote(n)}::pg_catalog.name)"
-                              for i, (p, n, f) in enumerate(functions)) or "(-1,0,ARRAY[]::pg_catalog.name[],'')",
+                              for i, (p, n, f) in enumerate(functions)),
+        "classes": _oids(classes),
         "function_trees": _oids(function_trees), "types": _names(types), "type_oids": _oids(type_oids),
         "operators": _names(operators),
     }
     values["trees"] = "\n UNION ALL".join(trees or [_NO_TREES]).format(**values)
     values["more"] = more.format(**values)
     values["answers"] = answers.format(**values)
-    return "WITH RECURSIVE " + "".join((*parts, _TREES, _FUNCTIONS)).format(**values)
+    return "WITH RECURSIVE " + "".join((*parts, _TREES, *[_NAMED] * bool(functions), _FUNCTIONS)).format(**values)
