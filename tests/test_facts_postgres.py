@@ -169,6 +169,15 @@ CASES = {
     "EXECUTE in a loop": (trigger("DECLARE r record; BEGIN FOR r IN EXECUTE 'SELECT 1' LOOP NULL; END LOOP; RETURN "
         "NEW; "
                                   "END"), INSERT, ALONE, "dynfors"),
+    "RETURN QUERY EXECUTE": (
+        "CREATE TABLE t (a int); CREATE FUNCTION f() RETURNS SETOF int LANGUAGE plpgsql AS $$ BEGIN RETURN QUERY "
+        "EXECUTE 'SELECT 1'; END $$", "INSERT INTO t (a) SELECT f()", ALONE, "return_query"),
+    "RETURN QUERY": (
+        "CREATE TABLE t (a int); CREATE FUNCTION f() RETURNS SETOF int LANGUAGE plpgsql AS $$ BEGIN RETURN QUERY "
+        "SELECT 1; RETURN NEXT 3; END $$", "INSERT INTO t (a) SELECT f()", PIPELINED, ""),
+    "FOR UPDATE OF": ("CREATE TABLE t (a int)",
+        "UPDATE t SET a = 1 WHERE a = (SELECT x.a FROM t x LIMIT 1 FOR UPDATE OF x "
+                      "SKIP LOCKED)", PIPELINED, ""),
     "NOTIFY": (trigger("BEGIN NOTIFY x; RETURN NEW; END"), INSERT, ALONE, "NotifyStmt"),
     "SET": (trigger("BEGIN SET LOCAL work_mem = 64; RETURN NEW; END"), INSERT, ALONE, "VariableSetStmt"),
     "SET CONSTRAINTS": (trigger("BEGIN SET CONSTRAINTS ALL DEFERRED; RETURN NEW; END"), INSERT, ALONE,

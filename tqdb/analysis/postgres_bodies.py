@@ -93,6 +93,8 @@ def _known(kind: str, value: dict, collector: Collector) -> None:
         _expression(value["query"], value.get("parseMode", 0), collector)
     elif kind == "type":
         _type(value.get("typname", ""), collector)
+    elif kind == "stmt_return_query" and "dynquery" in value:
+        raise Unknown("its body has a statement return_query execute")
     elif kind == "condition" and value.get("condname", "") not in _CAUGHT:
         raise Unknown(f"its body catches {value.get('condname', 'errors').upper()}, which may be the batch's own")
     elif kind == "diag_item" and value.get("kind") not in _DIAGNOSTICS:

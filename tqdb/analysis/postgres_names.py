@@ -91,8 +91,9 @@ class Collector:
                 special = getattr(self, "_" + kind, None)
                 if special is not None:
                     special(node)
-                todo.extend(v for v in map(node.__getattribute__, node.__slots__)
-                            if isinstance(v, tuple | ast.Node))
+                if kind != "LockingClause":         # its relations are aliases of the query's own
+                    todo.extend(v for v in map(node.__getattribute__, node.__slots__)
+                                if isinstance(v, tuple | ast.Node))
 
     def text(self, sql: str) -> list:
         """Reads a text of SELECT, INSERT, UPDATE and DELETE statements; they are returned."""

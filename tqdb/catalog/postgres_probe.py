@@ -92,7 +92,7 @@ _TYPE_TREES = """\
 
 _TREES = """\
 trees(what, tree) AS ({trees}),
-items AS (SELECT DISTINCT t.what, x[1] AS item FROM trees t,
+items AS (SELECT DISTINCT t.what, x[1] AS item FROM (SELECT DISTINCT * FROM trees) t,
  LATERAL pg_catalog.regexp_matches(t.tree, {items}, 'g') AS x),
 numbers(v) AS (SELECT ARRAY(SELECT DISTINCT n::pg_catalog.oid FROM (
   SELECT pg_catalog.substring(item, '^(?::relid )?([0-9]{{5,10}})$')::pg_catalog.int8 AS n FROM items) x
