@@ -7,6 +7,7 @@ from tests.crowd import together
 
 HINT = "/* max_wait_ms:100 file:schemas.py line:1 */ "
 SESSIONS = 8
+ROUNDS = 20
 
 
 def outcomes(postgres, port, statements):
@@ -147,6 +148,11 @@ USUAL = {
 def test_usual_tables_are_batched(postgres, proxy, pg, table, kind):
     pg(through=False).execute(USUAL[kind].replace("{t}", table))
     before = proxy.batched()
-    statements = [f"INSERT INTO {table} (k) VALUES ({k})" for k in range(SESSIONS)]
-    assert outcomes(postgres, proxy.postgres_port, statements) == [1] * SESSIONS
-    assert proxy.batched() - before >= SESSIONS // 2
+
+    def work(k):
+        with psycopg.connect(postgres.dsn(proxy.postgres_port), autocommit=True) as c:
+            return [c.execute(f"{HINT}INSERT INTO {table} (k) VALUES ({k * ROUNDS + n})").rowcount
+                    for n in range(ROUNDS)]
+
+    assert together(SESSIONS, work) == [[1] * ROUNDS] * SESSIONS
+    assert proxy.batched() - before >= SESSIONS * ROUNDS // 2
