@@ -13,6 +13,7 @@ from tqdb import __version__, analysis
 from tqdb.analysis import DIALECTS
 from tqdb.bounded import BURST_SECONDS, SHARE, Budget, Purpose, bounded
 from tqdb.catalog import Ask, Facts, mariadb, postgres
+from tqdb.catalog.postgres_probe import quote
 from tqdb.log import event
 
 _CATALOG = (postgres, mariadb)
@@ -271,7 +272,7 @@ def _status_answer(dialect: int, wanted: str, rows: tuple[tuple[str, str], ...])
     if DIALECTS[dialect] == "mariadb":
         selects = [f"SELECT {mariadb.text(n)} AS variable_name, {mariadb.text(v)} AS value" for n, v in rows]
         return " UNION ALL ".join(selects).encode()
-    values = ",".join(f"({postgres.quote(n)}::text,{postgres.quote(v)}::text)" for n, v in rows)
+    values = ",".join(f"({quote(n)}::text,{quote(v)}::text)" for n, v in rows)
     if wanted == "show":
         return f"SELECT * FROM (VALUES {values}) AS tqdb_status(variable_name, value)".encode()
     return f"WITH pg_tqdb_status(variable_name, value) AS (VALUES {values}) ".encode()
