@@ -298,7 +298,8 @@ def test_postgres_tables_whose_transactions_are_seen_by_others(postgres, proxy, 
 
 
 @pytest.mark.parametrize("make, value", [
-    ("CREATE DOMAIN {t}d AS int", "1::{t}d"),
+    ("CREATE FUNCTION {t}f(int) RETURNS boolean LANGUAGE sql AS 'SELECT $1 > 0'; "
+     "CREATE DOMAIN {t}d AS int CHECK ({t}f(VALUE))", "1::{t}d"),
     ("CREATE FUNCTION {t}f(text, int) RETURNS text LANGUAGE sql AS 'SELECT $1'; "
      "CREATE OPERATOR |+ (LEFTARG = text, RIGHTARG = int, FUNCTION = {t}f)", "'1'::text |+ 1"),
 ])
@@ -321,11 +322,12 @@ def test_postgres_types_and_operators_that_users_have_made(postgres, proxy, pg, 
 
 
 @pytest.mark.parametrize("make, value", [
-    ("CREATE FUNCTION lower(int) RETURNS text LANGUAGE sql AS 'SELECT $1::text'", "lower(5)"),
-    ("CREATE FUNCTION mine() RETURNS text LANGUAGE sql AS 'SELECT 1::text'", "mine()"),
+    ("CREATE FUNCTION lower(int) RETURNS text LANGUAGE sql AS 'SELECT pg_backend_pid()::text'", "lower(5)"),
+    ("CREATE FUNCTION mine() RETURNS text LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'SELECT 1'; RETURN 1; END $$",
+     "mine()"),
 ])
 def test_postgres_functions_that_users_have_made(proxy, pg, table, make, value):
-    """What runs a user's code is relayed."""
+    """What runs a user's code that asks for its connection, or that cannot be read, is relayed."""
     admin = pg(through=False)
     admin.execute(f"CREATE TABLE {table} (a text)")
     admin.execute(make.format(t=table))

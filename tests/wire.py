@@ -76,8 +76,9 @@ PG_LOGIN = pg(b"R", b"\0\0\0\0") + pg(b"S", b"client_encoding\0UTF8\0") + pg(b"K
 COLUMNS = pg(b"T", b"\0\1a\0" + b"\0" * 18)
 
 # the catalogue's answer for a plain table
-PG_FACTS = pg(b"D", pg_fields(b"r", b"f", b"f", b"heap", b"rp", b"0", b"f", b"f", b"f", None, b"f", b"f", b"f", None,
-                              b"notice", b"0"))
+PG_FACTS = pg(b"D", pg_fields(b'''{"version": 150000, "messages": "notice", "timeout": 0, "relations": [{"name": "t",
+ "kind": "r", "persistence": "p", "security": false, "rules": false, "partition": false, "method": "heap",
+ "system": false, "named": true}]}'''))
 
 GREETING = (b"\x0a5.5.5-10.11.0-MariaDB\0" + b"\1\0\0\0" + b"saltsalt\0" + b"\xfe\xff" + b"\x2d\2\0" + b"\xff\x81"
             + b"\x15" + b"\0" * 6 + b"\x1d\0\0\0" + b"saltsaltsalt\0" + b"mysql_native_password\0")

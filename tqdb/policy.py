@@ -13,6 +13,7 @@ from tqdb import __version__, analysis
 from tqdb.analysis import DIALECTS
 from tqdb.bounded import BURST_SECONDS, SHARE, Budget, Purpose, bounded
 from tqdb.catalog import Ask, Facts, mariadb, postgres
+from tqdb.catalog.postgres_probe import quote
 from tqdb.log import event
 
 _CATALOG = (postgres, mariadb)
@@ -67,8 +68,8 @@ def probe_sql(dialect: int, verdict) -> bytes:
 
 
 def judge(dialect: int, verdict, rows: list[list[bytes | None]] | None, state: object = None
-          ) -> tuple[bool, str, bool, int, int, float] | tuple[bytes, object]:
-    """``(ok, reason, multi_row, id_step, byte_limit, wait_limit)`` from the answer to the last question.
+          ) -> tuple[bool, str, bool, int, int, float, frozenset[str]] | tuple[bytes, object]:
+    """``(ok, reason, multi_row, id_step, byte_limit, wait_limit, settings)`` from the answer to the last question.
 
     Or ``(sql, state)``: the next question, and the ``state`` to be given with its answer. No answer means: relay.
     """
@@ -85,14 +86,15 @@ def judge(dialect: int, verdict, rows: list[list[bytes | None]] | None, state: o
     if not facts.ok:
         name = f"{verdict.schema}.{verdict.table}" if verdict.schema else verdict.table
         _explain(DIALECTS[dialect], name[:MAX_NAME], facts.why)
-    return facts.ok, facts.reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit
+    return (facts.ok, facts.reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit,
+            facts.settings)
 
 
 def _judge(dialect: int, verdict, rows: list[list[bytes | None]], state: object) -> Facts | Ask:
     try:
         return _CATALOG[dialect].judge(
             verdict, [[None if v is None else v.decode("utf-8", "replace") for v in row] for row in rows], state)
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, LookupError):
         event(ERROR, "catalogue_answer", f"the {DIALECTS[dialect]} catalogue's answer is not understood",
               protocol=DIALECTS[dialect])
         return Facts(False, "table", why="the catalogue's answer is not understood")
@@ -305,7 +307,7 @@ def _status_answer(dialect: int, wanted: str, rows: tuple[tuple[str, str], ...])
     if DIALECTS[dialect] == "mariadb":
         selects = [f"SELECT {mariadb.text(n)} AS variable_name, {mariadb.text(v)} AS value" for n, v in rows]
         return " UNION ALL ".join(selects).encode()
-    values = ",".join(f"({postgres.quote(n)}::text,{postgres.quote(v)}::text)" for n, v in rows)
+    values = ",".join(f"({quote(n)}::text,{quote(v)}::text)" for n, v in rows)
     if wanted == "show":
         return f"SELECT * FROM (VALUES {values}) AS tqdb_status(variable_name, value)".encode()
     return f"WITH pg_tqdb_status(variable_name, value) AS (VALUES {values}) ".encode()

@@ -45,7 +45,7 @@ class Server:
     startup_wait = _hook(policy.startup_wait)
     killed_query = _hook(policy.killed_query)
     row_count_sql = _hook(policy.row_count_sql)
-    judge = _hook(policy.judge, (False, "table", False, 0, 0, 0.0))
+    judge = _hook(policy.judge, (False, "table", False, 0, 0, 0.0, frozenset()))
     judge_session = _hook(sessions.judge_session, (True, b"", 0.0))
     probe_sql = staticmethod(policy.probe_sql)
     session_sql = staticmethod(sessions.session_sql)

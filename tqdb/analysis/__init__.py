@@ -9,6 +9,7 @@ says whether nothing in it could tell. Everything else is None: relay.
 from dataclasses import dataclass
 
 from tqdb.analysis import mariadb, postgres
+from tqdb.analysis.postgres_names import Names
 from tqdb.bounded import MAX_TOKENS, tokens
 
 DIALECTS = ("postgres", "mariadb")
@@ -21,7 +22,7 @@ class Verdict:
     ``multi_row``: its rows may be merged into one INSERT. ``schema`` and ``table`` are unquoted names (schema
     None: the session's own), ``columns`` the named columns or None for all; ``functions``, ``types`` and
     ``operators`` the names of those used, which must be built-in ones; ``returning`` whether rows come back;
-    ``relations`` what else it names, as ``(schema, table)``.
+    ``relations`` what else it names, as ``(schema, table)``. PostgreSQL: all that it names is in ``names`` instead.
     """
 
     schema: str | None
@@ -33,12 +34,13 @@ class Verdict:
     relations: tuple[tuple[str | None, str], ...] = ()
     types: frozenset[str] = frozenset()
     operators: frozenset[str] = frozenset()
+    names: Names = Names()
 
     @property
     def facts_key(self) -> tuple:
         """What the catalogue's facts depend on: statements with the same key share them."""
         return (self.schema, self.table, self.columns, self.functions, self.types, self.operators,
-                self.multi_row, self.relations)
+                self.multi_row, self.relations, self.names)
 
 
 def analyze(dialect: int, prefix: bytes, values: bytes, suffix: bytes) -> Verdict | None:

@@ -22,7 +22,8 @@ class Facts:
 
     ``multi_row``: rows may be merged; ``wait_limit``: seconds that a write may be held, 0 for no limit of the
     session's own; ``id_step``: distance of consecutive insert ids, 0 without an auto-increment column;
-    ``byte_limit``: what the server takes in one statement, 0 for no limit; ``why``: the same in words.
+    ``byte_limit``: what the server takes in one statement, 0 for no limit; ``why``: the same in words;
+    ``settings``: names, in lower case, of those that the write reads, which must be the same in all sessions.
     """
 
     ok: bool
@@ -32,3 +33,12 @@ class Facts:
     multi_row: bool = False
     wait_limit: float = 0.0
     why: str = ""
+    settings: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Another query, whose row goes to ``judge`` together with ``state``."""
+
+    sql: str
+    state: object

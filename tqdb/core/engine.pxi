@@ -16,7 +16,8 @@ cdef class Engine(Departing):
     ``killed_query(sql)`` -> the connection whose statement a KILL QUERY names, or None;
     ``row_count_sql(sql, rows)`` -> the statement with ROW_COUNT() replaced, or None;
     ``probe_sql(dialect, verdict)`` -> the first question for the catalogue;
-    ``judge(dialect, verdict, rows, state)`` -> ``(ok, reason_name, multi_row, id_step, byte_limit, wait_limit)``, or
+    ``judge(dialect, verdict, rows, state)`` -> ``(ok, reason_name, multi_row, id_step, byte_limit, wait_limit,
+    settings)``, or
     the next question and what is to be given with its rows, ``(sql, state)``; ``state`` is None with the first;
     ``session_sql(dialect, settings)`` -> the question what a session is like, ``judge_session(dialect, rows)`` ->
     ``(refused, digest, idle_limit)``;

@@ -4,7 +4,8 @@
 
 cdef enum:
     MAX_GROUPS_PER_CLASS = 2000
-    MAX_ROUNDS = 4                  # questions about one table
+    MAX_SETTING_NAMES = 64          # custom settings by which sessions are compared
+    MAX_ROUNDS = 8                  # questions about one table
     MAX_STATEMENT = 0xFFFFFF - 262144  # bytes of a batch's statement: what one packet of MariaDB's holds, with room
 
 cdef double FACTS_SECONDS = 60.0
@@ -259,6 +260,7 @@ cdef class Gathering(Turn):
             facts.began = self.now
         facts.due = facts.began + group.cls.asking
         facts.probing = True
+        facts.known = None
         member.asked = facts
         member.asked_for = group
         return self.send_question(member, facts)
@@ -289,14 +291,29 @@ cdef class Gathering(Turn):
             if member.held.place == HP_GATHERED and member.cls is group.cls and member.server.may_lead():
                 return self.send_question(member, facts)
             return self.asking_ended(member)
-        ok, reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit = answer
+        ok, reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit, settings = answer
         facts.state = T_OPEN if ok else T_REFUSED
         facts.reason = REASONS.index(reason)
         facts.so_far = None
         facts.epoch = facts.asked_epoch
         facts.expires = self.now + (FACTS_SECONDS if rows is not None else FACTS_RETRY_SECONDS)
+        if settings:
+            self.read_settings(facts, settings)
         self.took(group.cls, self.now - facts.began)
         return self.asking_ended(member)
+
+    cdef int read_settings(self, TableFacts facts, settings) except -1:
+        """What a write executes reads custom settings: sessions must share their values, and are asked for them anew."""
+        names = settings.union(self.setting_names)
+        if len(names) == len(self.setting_names):
+            return 0
+        facts.state = T_REFUSED
+        facts.reason = R_TABLE
+        if len(names) <= MAX_SETTING_NAMES:
+            self.setting_names = tuple(sorted(names))
+            self.names_version += 1
+            facts.expires = self.now            # in the classes that sessions then belong to they are asked for again
+        return 0
 
     cdef int ask_about_itself(self, Member member, Family family) except -1:
         """A session's own server is asked what it is like; groups that it may want to join wait for it."""

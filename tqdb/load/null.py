@@ -9,9 +9,13 @@ from tqdb.load.servers import ThrowawayServer, tqdb_command
 from tqdb.load.targets import Target
 
 # One row each, in the order of the catalogue questions: a plain table with a sequence, a plain InnoDB table.
-_PG_FACTS = ("r", "f", "f", "heap", "rp", "0", "f", "f", "f", None, "f", "f", "f", "now()", "notice", "0")
+_PG_FACTS = ('''{"version": 150000, "messages": "notice", "timeout": 0, "relations": [{"name": "t", "kind": "r",
+ "persistence": "p", "security": false, "rules": false, "partition": false, "method": "heap", "system": false,
+ "named": true}]}''',)
 _MY_FACTS = ("STRICT_TRANS_TABLES", "1", "16777216", "utf8mb4", "NO_CHAIN", "OFF", "", "", "0", "1", None, None)
 _MY_DEFINITION = ("t", "CREATE TABLE `t` (`id` bigint(20) NOT NULL AUTO_INCREMENT, PRIMARY KEY (`id`)) ENGINE=InnoDB")
+# what a session is like: one name and its value
+_SESSION = ("like", "all others")
 
 
 def _postgres_rows(values: tuple) -> bytes:
@@ -33,6 +37,8 @@ def _mariadb_rows(values: tuple) -> bytes:
 
 def rows(protocol: str, sql: bytes, inserted: int) -> bytes:
     """The answer to a SELECT or SHOW: the catalogue's facts about a plain table, the rows inserted so far, or a 1."""
+    if b"pg_settings" in sql or b"SYSTEM_VARIABLES" in sql:
+        return (_postgres_rows if protocol == "postgres" else _mariadb_rows)(_SESSION)
     facts = b"pg_catalog.pg_class" in sql or b"information_schema" in sql
     values = (_PG_FACTS if protocol == "postgres" else _MY_FACTS) if facts else (
         _MY_DEFINITION if b"SHOW CREATE TABLE" in sql else (str(inserted) if b"count(" in sql else "1",))
