@@ -11,8 +11,8 @@ from tests.schemas.stage import HANG_SECONDS, SPARE, Answer, Broken, Client, Sta
 from tests.wire import my
 
 LOG = (
-    "CREATE TABLE log (k bigint AUTO_INCREMENT PRIMARY KEY, o int, w int, src varchar(20), own bigint, q text, n bigint, "
-    "every bigint, at timestamp(6) DEFAULT CURRENT_TIMESTAMP(6), KEY (o)) AUTO_INCREMENT=70000000",
+    "CREATE TABLE log (k bigint AUTO_INCREMENT PRIMARY KEY, o int, w int, src varchar(20), own bigint, q text, "
+    "n bigint, at timestamp(6) DEFAULT CURRENT_TIMESTAMP(6), KEY (o)) AUTO_INCREMENT=70000000",
     "CREATE TABLE tally (o int PRIMARY KEY, n int NOT NULL)",
     "CREATE TABLE last_ids (o int, w int, last_id bigint)",
 )

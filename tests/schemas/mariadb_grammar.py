@@ -1,4 +1,4 @@
-"""MariaDB's schemas. Of triggers that count, those of a row's own unit are compared (``log.n``), others go to ``every``."""
+"""MariaDB's schemas. What triggers count is of their row's own unit."""
 
 from tests.schemas.grammar import Grammar
 from tests.schemas.plan import KEYS, Column, Raw, Table, Write
@@ -103,12 +103,13 @@ class MariaDBGrammar(Grammar):
         ]
 
     def made(self):
-        return self.harmless() + [
+        return [
+            *self.harmless(),
             ("bigint DEFAULT (NEXTVAL(once))", "id"), ("bigint DEFAULT NEXT VALUE FOR shared", "id"),
-            ("bigint DEFAULT (LASTVAL(shared))", "ref"), 
+            ("bigint DEFAULT (LASTVAL(shared))", "ref"),
             ("bigint DEFAULT (CONNECTION_ID())", "own"), ("bigint DEFAULT (CONNECTION_ID() + 0)", "own"),
             ("varchar(80) DEFAULT (USER())", "exact"), ("varchar(80) DEFAULT (CURRENT_USER())", "exact"),
-            ("varchar(80) DEFAULT (DATABASE())", "exact"), 
+            ("varchar(80) DEFAULT (DATABASE())", "exact"),
             ("varchar(200) DEFAULT (CONCAT('t', @@time_zone))", "exact"), ("varchar(80) DEFAULT (@tenant)", "exact"),
             ("varchar(200) DEFAULT (@@sql_mode)", "exact"), ("bigint DEFAULT (UUID_SHORT())", "random"),
             ("bigint DEFAULT (@@insert_id)", "exact"), ("varchar(20) DEFAULT (@@in_transaction)", "exact"),
@@ -117,7 +118,7 @@ class MariaDBGrammar(Grammar):
             ("varchar(40) DEFAULT (DAYNAME('2024-05-01'))", "exact"), ("varchar(40) DEFAULT (1 / 3)", "exact"),
             ("bigint DEFAULT (@@last_insert_id)", "ref"), ("bigint DEFAULT (FOUND_ROWS())", "exact"),
             ("varchar(90) DEFAULT (COLLATION('a'))", "exact"), ("varchar(9) DEFAULT (CHARSET('a'))", "exact"),
-            
+
             ("int AS (CHAR_LENGTH(USER())) VIRTUAL", "exact"),
         ]
 
@@ -184,18 +185,22 @@ class MariaDBGrammar(Grammar):
 
     def settings(self):
         return self.rng.choice((
-            ["SET time_zone = '+09:00'"], ["SET sql_mode = ''"], ["SET sql_mode = 'NO_BACKSLASH_ESCAPES,STRICT_TRANS_TABLES'"],
-            ["SET sql_mode = 'ANSI_QUOTES,STRICT_ALL_TABLES'"], ["SET auto_increment_increment = 7, auto_increment_offset = 3"],
+            ["SET time_zone = '+09:00'"], ["SET sql_mode = ''"],
+            ["SET sql_mode = 'NO_BACKSLASH_ESCAPES,STRICT_TRANS_TABLES'"],
+            ["SET sql_mode = 'ANSI_QUOTES,STRICT_ALL_TABLES'"],
+            ["SET auto_increment_increment = 7, auto_increment_offset = 3"],
             ["SET @tenant = 'a'"], ["SET @tenant = 'b'"], ["SELECT @tenant := 'b'"], ["SET timestamp = 1700000000"],
             ["USE playspare"], ["SET foreign_key_checks = 0"], ["SET check_constraint_checks = 0"],
             ["CALL p_zone()"], ["EXECUTE IMMEDIATE 'SET time_zone = ''+09:00'''"], ["SELECT f_count()"],
             ["PREPARE s FROM 'SET sql_mode = '''''", "EXECUTE s"], ["SET lc_time_names = 'de_DE'"],
-            ["SELECT LAST_INSERT_ID(77)"], ["SET last_insert_id = 5"], ["SELECT NEXTVAL(once)"], ["SELECT NEXTVAL(shared)"],
+            ["SELECT LAST_INSERT_ID(77)"], ["SET last_insert_id = 5"], ["SELECT NEXTVAL(once)"],
+            ["SELECT NEXTVAL(shared)"],
             ["SET NAMES latin1"], ["SET NAMES utf8mb4 COLLATE utf8mb4_bin"], ["SET div_precision_increment = 8"],
             ["CREATE TEMPORARY TABLE t1 (k int PRIMARY KEY, o int, w int)"], ["SET innodb_lock_wait_timeout = 20"],
             ["DO GET_LOCK('mine', 0)"], ["BEGIN NOT ATOMIC SET @@session.time_zone = '+09:00'; END"],
             ["SET STATEMENT sql_mode = '' FOR SELECT 1"], ["SET ROLE NONE"], ["SET sql_log_bin = 0"],
-            ["/*!50000 SET sql_mode = '' */"], ["/*M! SET time_zone = '+09:00' */"], ["SET SESSION TRANSACTION READ ONLY"],
+            ["/*!50000 SET sql_mode = '' */"], ["/*M! SET time_zone = '+09:00' */"],
+            ["SET SESSION TRANSACTION READ ONLY"],
             ["SET rand_seed1 = 1, rand_seed2 = 2"], ["SET old_mode = ''"], ["SET sql_auto_is_null = 1"],
         ))
 

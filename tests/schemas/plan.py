@@ -1,8 +1,8 @@
 """A schema, the sessions and what they write, as values that a seed makes and a shrinker takes apart.
 
-Every table has the columns ``k`` (key, given), ``o`` (the unit that a row belongs to) and ``w`` (the write that wrote it
-last; 0: there before). A *unit* is what is compared as a whole: the rows and answers of one session (units 1 to 20), or
-of a few sessions that clash in the last round (units above 100).
+Every table has the columns ``k`` (key, given), ``o`` (the unit that a row belongs to) and ``w`` (the write that wrote
+it last; 0: there before). A *unit* is what is compared as a whole: the rows and answers of one session (units 1 to 20),
+or of a few sessions that clash in the last round (units above 100).
 """
 
 import copy
@@ -23,7 +23,7 @@ class Raw:
 
 @dataclass
 class Column:
-    """``kind`` says how its values are compared (``outcome.Outcome``); ``value`` makes one that is given, or is None."""
+    """``kind`` says how its values are compared (see ``outcome``); ``value`` makes one that is given, or is None."""
 
     name: str
     sql: str

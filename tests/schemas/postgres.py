@@ -19,8 +19,8 @@ TIMES = "YYYY-MM-DD HH24:MI:SS.US"
 LOG = """
 CREATE SEQUENCE shared START 50000000;
 CREATE SEQUENCE log_k START 70000000;
-CREATE TABLE log (k bigint DEFAULT nextval('log_k'), o int, w int, src text, own text, xid text, q text, n bigint, every bigint, at timestamptz
- DEFAULT clock_timestamp());
+CREATE TABLE log (k bigint DEFAULT nextval('log_k'), o int, w int, src text, own text, xid text, q text, n bigint,
+ every bigint, at timestamptz DEFAULT clock_timestamp());
 CREATE TABLE tally (o int PRIMARY KEY, n int NOT NULL);
 """
 
@@ -113,8 +113,8 @@ class PostgresStage(Stage):
     def build(self, plan, name):
         spare = plan.tables[0].made or plan.tables[0].name
         self.run("DISCARD ALL")         # what filled an earlier play's seeds must not show in this one's
-        sql = [f"CREATE SCHEMA {name}", f"SET LOCAL search_path = {name}", LOG, "SELECT nextval('shared')", *plan.before,
-               *(table.create() for table in plan.tables),
+        sql = [f"CREATE SCHEMA {name}", f"SET LOCAL search_path = {name}", LOG, "SELECT nextval('shared')",
+               *plan.before, *(table.create() for table in plan.tables),
                *(render(plan, seed, hint=False)[0] for seed in plan.seeds if plan.table(seed.table)),
                "SET CONSTRAINTS ALL IMMEDIATE", *plan.after,
                f"CREATE SCHEMA {name}{SPARE}",

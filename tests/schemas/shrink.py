@@ -69,7 +69,8 @@ def _without_objects(plan: Plan) -> Iterator[Plan]:
             candidate = copy.copy(table)
             candidate.constraints = _less(table.constraints, i)
             yield plan.changed(tables=[*plan.tables[:t], candidate, *plan.tables[t + 1:]])
-    used = [sql for i, sql in enumerate(plan.before) if _named(sql) in plan.changed(before=_less(plan.before, i)).text()]
+    used = [sql for i, sql in enumerate(plan.before)
+            if _named(sql) in plan.changed(before=_less(plan.before, i)).text()]
     if len(used) < len(plan.before):
         yield plan.changed(before=used)
     for i in range(len(plan.before) - 1, -1, -1):

@@ -23,7 +23,10 @@ class Broken(Exception):
 
 @dataclass
 class Answer:
-    """``error``: (field, text) pairs; else ``tag`` (command tag, or affected rows, warnings and so on), columns, rows."""
+    """``error``: (field, text) pairs; else ``tag`` (command tag, or affected rows, warnings and so on) and rows.
+
+    ``more``: another answer of the same statement follows.
+    """
 
     tag: str = ""
     error: tuple = ()
