@@ -39,7 +39,7 @@ def main() -> int:
         share = run.share()
         alone = ", ".join(f"{n:.0f} {reason}" for reason, n in sorted(run.alone.items()) if n)
         print(f"{args.protocol}: {run.plans} schemas in {time.monotonic() - started:.0f} s, {run.batched:.0f} writes "
-              f"batched ({share:.0%}; alone: {alone}), {run.deadlocks} teams with a deadlock, "
+              f"batched ({share:.0%}; alone: {alone}), {run.deadlocks} units with a deadlock, "
               f"{len(run.unsound)} schemas that the server does not take, {failures} failures")
         for why, count in collections.Counter(why.splitlines()[0][:120] for _, why in run.unsound).most_common(5):
             print(f"    not taken, {count} times: {why}")

@@ -103,24 +103,27 @@ class MariaDBGrammar(Grammar):
         ]
 
     def made(self):
+        # no @@variables and no LASTVAL(): the server (10.11) crashes on such defaults now and then
         return [
             *self.harmless(),
             ("bigint DEFAULT (NEXTVAL(once))", "id"), ("bigint DEFAULT NEXT VALUE FOR shared", "id"),
-            ("bigint DEFAULT (LASTVAL(shared))", "ref"),
-            ("bigint DEFAULT (CONNECTION_ID())", "own"), ("bigint DEFAULT (CONNECTION_ID() + 0)", "own"),
-            ("varchar(80) DEFAULT (USER())", "exact"), ("varchar(80) DEFAULT (CURRENT_USER())", "exact"),
-            ("varchar(80) DEFAULT (DATABASE())", "exact"),
-            ("varchar(200) DEFAULT (CONCAT('t', @@time_zone))", "exact"), ("varchar(80) DEFAULT (@tenant)", "exact"),
-            ("varchar(200) DEFAULT (@@sql_mode)", "exact"), ("bigint DEFAULT (UUID_SHORT())", "random"),
-            ("bigint DEFAULT (@@insert_id)", "exact"), ("varchar(20) DEFAULT (@@in_transaction)", "exact"),
+            ("bigint DEFAULT (CONNECTION_ID())", "own"),
+            ("bigint DEFAULT (CONNECTION_ID() + 0)", "own"), ("varchar(80) DEFAULT (USER())", "exact"),
+            ("varchar(80) DEFAULT (CURRENT_USER())", "exact"), ("varchar(80) DEFAULT (DATABASE())", "exact"),
+            ("varchar(80) DEFAULT (@tenant)", "exact"), ("bigint DEFAULT (UUID_SHORT())", "random"),
             ("varchar(40) DEFAULT (FROM_UNIXTIME(0))", "exact"), ("datetime DEFAULT (SYSDATE())", "time"),
             ("int DEFAULT (CHAR_LENGTH(DATE_FORMAT('2024-05-01', '%M')))", "exact"),
             ("varchar(40) DEFAULT (DAYNAME('2024-05-01'))", "exact"), ("varchar(40) DEFAULT (1 / 3)", "exact"),
-            ("bigint DEFAULT (@@last_insert_id)", "ref"), ("bigint DEFAULT (FOUND_ROWS())", "exact"),
             ("varchar(90) DEFAULT (COLLATION('a'))", "exact"), ("varchar(9) DEFAULT (CHARSET('a'))", "exact"),
-
             ("int AS (CHAR_LENGTH(USER())) VIRTUAL", "exact"),
         ]
+
+    def plan(self):
+        plan = super().plan()
+        if any("NEXT" in column.sql for table in plan.tables for column in table.columns):
+            for session in plan.sessions:
+                session.form = "text"           # prepared, the server (10.11) crashes on such defaults now and then
+        return plan
 
     def table(self, name, plain):
         table = super().table(name, plain)

@@ -85,24 +85,19 @@ def compare(unit: int, direct: Outcome, through: Outcome) -> str:
 
 
 def differences(plan: Plan, stage: Stage, port: int) -> tuple[list[str], int]:
-    """What differs between the server itself and all at once at ``port``; and how many teams had a deadlock."""
+    """What differs between the server itself and all at once at ``port``; and how many units had a deadlock."""
     through = play(plan, stage, port, True)
     if through.seen.broken:
         return [f"a session ended: {through.seen.broken}"], 0
     direct = play(plan, stage, stage.server.port, False)
     assert not direct.seen.broken, direct.seen.broken
+    deadlocked = {unit for unit in through.parts if through.code(unit, stage.deadlocks)}
     out = [found for unit in sorted(direct.parts.keys() | through.parts.keys()) if unit < CLASH
-           if (found := compare(unit, direct, through))]
+           if unit not in deadlocked and (found := compare(unit, direct, through))]
     if out:
-        return out, 0
-    deadlocks = 0
+        return out, len(deadlocked)
     orders = max((len(list(itertools.permutations(team))) for team in _teams(plan.clash).values()), default=0)
-    unexplained: dict[int, list[str]] = {}
-    for unit in {w.unit for w in plan.clash}:
-        if through.code(unit, stage.deadlocks):
-            deadlocks += 1
-        else:
-            unexplained[unit] = []
+    unexplained: dict[int, list[str]] = {unit: [] for unit in {w.unit for w in plan.clash} - deadlocked}
     for order in range(orders):
         if order and unexplained:
             direct = play(plan, stage, stage.server.port, False, order)
@@ -111,4 +106,4 @@ def differences(plan: Plan, stage: Stage, port: int) -> tuple[list[str], int]:
             unexplained[unit].append(f"order {order}, {found}")
             if not found:
                 del unexplained[unit]
-    return ["\n".join(found) for _, found in sorted(unexplained.items())], deadlocks
+    return ["\n".join(found) for _, found in sorted(unexplained.items())], len(deadlocked)
