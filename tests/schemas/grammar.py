@@ -1,6 +1,7 @@
 """What both databases' grammars share: how many of what, the rounds of writes, the clash."""
 
 import random
+import re
 from abc import ABC, abstractmethod
 
 from tests.schemas.plan import CLASH, KEYS, SESSIONS, Column, Plan, Raw, Session, Table, Write
@@ -8,6 +9,16 @@ from tests.schemas.plan import CLASH, KEYS, SESSIONS, Column, Plan, Raw, Session
 ROUNDS = 4
 SEEDED = 3          # rows of each unit that are there before
 MISSING = 990       # no row has this key
+FAILING = 0.02      # of values: a batch with one of them fails, and its other members go again
+
+
+def chosen(good: tuple, bad: tuple):
+    """A column's value maker; ``{key}`` in a text is the row's key."""
+    def value(rng, unit: int, key: int):
+        given = good[0] if rng is None else rng.choice(bad if bad and rng.random() < FAILING else good)
+        return re.sub(r"\{key(:\d+)?\}", lambda m: format(key, (m[1] or ":")[1:]), given) if isinstance(given, str) \
+            else given
+    return value
 
 
 class Grammar(ABC):
@@ -32,7 +43,7 @@ class Grammar(ABC):
 
     @abstractmethod
     def given(self) -> list[tuple]:
-        """(SQL of a column, value of it, its kind if not exact) to choose from."""
+        """(SQL of a column, values, the first for seeds, values that fail, its kind if not exact) to choose from."""
 
     @abstractmethod
     def made(self) -> list[tuple[str, str]]:
@@ -90,8 +101,8 @@ class Grammar(ABC):
         columns = [Column("k", "int NOT NULL"), Column("o", "int NOT NULL"), Column("w", "int NOT NULL")]
         table = Table(name, columns)
         for i in range(self.rng.randint(1, 3)):
-            sql, value, *kind = self.rng.choice(self.given())
-            columns.append(Column(f"{prefix}g{i}", sql, *(kind or ["exact"]), value))
+            sql, good, bad, *kind = self.rng.choice(self.given())
+            columns.append(Column(f"{prefix}g{i}", sql, *(kind or ["exact"]), chosen(good, bad)))
         menu = self.harmless() if plain else self.made()
         for i in range(self.rng.randint(0, 3)):
             sql, kind = self.rng.choice(menu)
@@ -131,14 +142,15 @@ class Grammar(ABC):
     def round(self) -> list[Write]:
         """One or two kinds of writes for all sessions."""
         kinds = [(self.rng.choice(self.tables), self.rng.choice(
-            ("insert", "insert", "insert", "rows", "returning", "upsert", "update", "update all", "delete",
-             "duplicate"))) for _ in range(self.rng.choice((1, 1, 2)))]
+            ("insert", "insert", "insert", "insert", "rows", "returning", "upsert", "update", "update all",
+             "delete"))) for _ in range(self.rng.choice((1, 1, 2)))]
         left_out = {table.name: [c.name for c in table.columns if c.value is not None and self.chance(0.1)]
                     for table in self.tables}
         out = []
+        failing = self.chance(0.4)
         for k in range(SESSIONS):
             table, kind = self.rng.choice(kinds)
-            if self.chance(0.1):
+            if failing and self.chance(0.15):
                 kind = "duplicate"
             write = self.write(table, kind, k, k + 1)
             for row in write.rows:

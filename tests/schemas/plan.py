@@ -92,7 +92,7 @@ class Plan:
     rounds: list[list[Write]]
     clash: list[Write]
     probes: list[str]
-    wait: int = 20
+    wait: int = 50
 
     def table(self, name: str) -> Table | None:
         return next((t for t in self.tables if t.name == name), None)
