@@ -7,15 +7,15 @@ from datetime import datetime, timedelta
 from tests.schemas.plan import CLASH, Plan
 from tests.schemas.stage import Answer
 
-# of the table ``log``, which triggers write to; ``k`` is drawn from a sequence
 AT_ROW = re.compile(r"at row \d+")
+# of the table ``log``, which triggers write to; ``k`` is drawn from a sequence
 LOG_KINDS = {"k": "id", "own": "own", "xid": "xid", "n": "count", "every": "any", "at": "time"}
 
 
 @dataclass
 class Seen:
-    """What a play has shown: answers by write, what sessions were told afterwards, and tables before the clash and
-    at the end."""
+    """What a play has shown: answers by write, what sessions were told after rounds, tables before the clash and at
+    the end."""
 
     name: str
     own: list[tuple[str, ...]]                              # by session
@@ -127,7 +127,7 @@ class Outcome:
     def _error(self, name: str, value: str) -> str:
         if name == "detail" and value.startswith("Failing row contains"):
             return "Failing row"
-        key = re.match(r"Key \((.*?)\)=", value)
+        key = re.match(r"Key \((.*?)\)=", value)           # f_lies: an index's expression, which is the connection's
         if name == "detail" and key and (
                 "f_lies" in value or any(self.kinds.get(c, "exact") != "exact" for c in key[1].split(", "))):
             return key[0]

@@ -75,7 +75,7 @@ def allowed(direct: list, through: list) -> list:
     """The direct things, with what documentation allows instead: PostgreSQL's ``lastval()`` may be an error, but
     never another session's."""
     told = dict(t for t in through if len(t) == 2)
-    return [(head, told[head]) if head.endswith(" AS last_id") and "('code', '55000')" in repr(told.get(head)) else
+    return [(head, told[head]) if head.endswith(" AS last_id") and "('code', '55000')" in str(told.get(head)) else
             (head, body) for head, body in direct]
 
 
