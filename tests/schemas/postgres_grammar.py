@@ -199,7 +199,8 @@ class PostgresGrammar(Grammar):
             table.constraints.append(rng.choice((
                 "UNIQUE (u)", "UNIQUE (u)", "UNIQUE (u) DEFERRABLE INITIALLY DEFERRED", "UNIQUE (u) DEFERRABLE",
                 "EXCLUDE USING btree (u WITH =)", "EXCLUDE USING btree (u WITH =) DEFERRABLE INITIALLY DEFERRED",
-                "EXCLUDE USING gist (int4range(u, u + 1) WITH &&)", "UNIQUE NULLS NOT DISTINCT (u, o)")))
+                "EXCLUDE USING gist (int4range(u, u + 1) WITH &&) WHERE (u IS NOT NULL)",
+                "UNIQUE NULLS NOT DISTINCT (u, o)")))
         if self.chance(0.4):
             table.columns.append(Column("p", "int", "exact", lambda r, u, k: r.choice(
                 (None, u * KEYS + 1, u * KEYS + 2) if r.random() > 0.02 else (u * KEYS + MISSING,)) if r else None))
