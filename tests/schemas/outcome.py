@@ -144,7 +144,8 @@ class Outcome:
                 (tuple(self._value(self._shown(c), c, v, unit) for c, v in zip(answer.columns, row, strict=True))
                  for row in answer.rows), key=repr)]
             if answer.insert_id:
-                shown.append(self.ids.get(str(answer.insert_id), answer.insert_id))
+                # generated ids begin at a million
+                shown.append(self.ids.get(str(answer.insert_id), min(answer.insert_id, 10**6)))
         notices = [tuple((n, self._error(n, v)) for n, v in notice) for notice in answer.notices]
         return AT_ROW.sub("at row", repr((*shown, notices))) if scans else repr((*shown, notices))
 
