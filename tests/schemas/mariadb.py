@@ -38,7 +38,7 @@ def string(data: bytes, at: int) -> tuple[bytes | None, int]:
 
 
 class MariaDBClient(Client):
-    def __init__(self, port: int, name: str | None, user: str = "writer"):
+    def __init__(self, port: int, name: str | None, user: str = "schemas_writer"):
         try:
             self.connection = pymysql.connect(
                 host="127.0.0.1", port=port, user=user, database=name, autocommit=True, ssl_disabled=True,
@@ -182,7 +182,7 @@ class MariaDBStage(Stage):
 
     def setup(self):
         admin = MariaDBClient(self.server.port, None, "root")
-        for sql in ("SET time_zone = '+00:00'", "CREATE USER writer@'%'", "GRANT ALL ON *.* TO writer@'%'"):
+        for sql in ("SET time_zone = '+00:00'", "CREATE USER schemas_writer@'%'", "GRANT ALL ON *.* TO schemas_writer@'%'"):
             self.done(admin, sql)
         return admin
 

@@ -32,7 +32,7 @@ def diagnosis(result) -> tuple:
 
 class PostgresClient(Client):
     def __init__(self, port: int, name: str):
-        self.conn = PGconn.connect(f"host=127.0.0.1 port={port} user=writer dbname=schemas sslmode=disable "
+        self.conn = PGconn.connect(f"host=127.0.0.1 port={port} user=schemas_writer dbname=schemas sslmode=disable "
                                    f"gssencmode=disable options='-c search_path={name}'".encode())
         if self.conn.status != ConnStatus.OK:
             raise Broken(f"login: {self.conn.error_message.decode()}")
@@ -96,10 +96,10 @@ class PostgresStage(Stage):
     def setup(self):
         with psycopg.connect(self.server.dsn(), autocommit=True) as first:
             first.execute("CREATE DATABASE schemas")
-            first.execute("CREATE ROLE writer LOGIN")
-            first.execute("CREATE ROLE other")
-            first.execute("GRANT other TO writer")
-            first.execute("GRANT SET ON PARAMETER session_replication_role TO writer")
+            first.execute("CREATE ROLE schemas_writer LOGIN")
+            first.execute("CREATE ROLE schemas_other")
+            first.execute("GRANT schemas_other TO schemas_writer")
+            first.execute("GRANT SET ON PARAMETER session_replication_role TO schemas_writer")
         dsn = self.server.dsn().replace("dbname=postgres", "dbname=schemas")
         admin = psycopg.connect(dsn, autocommit=True, cursor_factory=psycopg.ClientCursor, options="-c TimeZone=UTC")
         admin.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
@@ -122,9 +122,9 @@ class PostgresStage(Stage):
                f"CREATE SCHEMA {name}{SPARE}",
                f"CREATE TABLE {name}{SPARE}.{spare} (LIKE {spare} INCLUDING ALL EXCLUDING IDENTITY)"]
         for schema in (name, name + SPARE):
-            sql += [f"GRANT ALL ON SCHEMA {schema} TO writer, other",
-                    f"GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO writer, other",
-                    f"GRANT ALL ON ALL SEQUENCES IN SCHEMA {schema} TO writer, other"]
+            sql += [f"GRANT ALL ON SCHEMA {schema} TO schemas_writer, schemas_other",
+                    f"GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO schemas_writer, schemas_other",
+                    f"GRANT ALL ON ALL SEQUENCES IN SCHEMA {schema} TO schemas_writer, schemas_other"]
         self.run("; ".join(sql))
 
     def drop(self, name):

@@ -323,7 +323,7 @@ class PostgresGrammar(Grammar):
             "SET search_path = playspare, play",
             f"SET app.tenant = '{tenant}'; UPDATE pg_settings SET setting = 'c' WHERE name = 'app.tenant'",
             "UPDATE pg_settings SET setting = 'Asia/Tokyo' WHERE name = 'TimeZone'", "SET datestyle = 'German'",
-            "DO $$BEGIN EXECUTE 'SET search_path = playspare' || ', play'; END$$", "SET ROLE other",
+            "DO $$BEGIN EXECUTE 'SET search_path = playspare' || ', play'; END$$", "SET ROLE schemas_other",
             "SET client_min_messages = warning", "SET intervalstyle = iso_8601", "SET extra_float_digits = 0",
             "SET default_transaction_read_only = on", "SET statement_timeout = 60000", "SET lock_timeout = 30000",
             "SELECT nextval('shared')", "SELECT nextval('once')", "SET session_replication_role = replica",
