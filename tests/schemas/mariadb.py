@@ -182,7 +182,8 @@ class MariaDBStage(Stage):
 
     def setup(self):
         admin = MariaDBClient(self.server.port, None, "root")
-        for sql in ("SET time_zone = '+00:00'", "CREATE USER schemas_writer@'%'", "GRANT ALL ON *.* TO schemas_writer@'%'"):
+        for sql in ("SET time_zone = '+00:00'", "CREATE USER schemas_writer@'%'",
+                    "GRANT ALL ON *.* TO schemas_writer@'%'"):
             self.done(admin, sql)
         return admin
 
