@@ -243,9 +243,10 @@ class PostgresGrammar(Grammar):
             self.view(rng.choice(self.tables))
 
     def index(self, table: Table) -> str:
+        # unique for each write: ON CONFLICT (k) and another unique index on k race, direct as well
         return f"CREATE {self.rng.choice(('', 'UNIQUE '))}INDEX ON {table.name} " + self.rng.choice((
-            "(o, f_twice(k))", "((k % 1000), o) WHERE k % 2 = 0", "(k) WHERE f_positive(o)", "((k + 1))",
-            "(f_lies(k), k)", "(k) INCLUDE (o)"))
+            "(w, f_twice(k))", "((k % 1000), w, o) WHERE k % 2 = 0", "(k, w) WHERE f_positive(o)", "(w, (k + 1))",
+            "(f_lies(k), k, w)", "(k, w) INCLUDE (o)"))
 
     def policies(self, own: str) -> None:
         self.after += [f"ALTER TABLE {own} ENABLE ROW LEVEL SECURITY",
