@@ -18,13 +18,14 @@ SANS_IO := tests/test_sans_io.py tests/test_scanner.py tests/test_fuzz_corpus.py
 	$(wildcard tests/test_interleavings.py tests/test_random_interleavings.py)
 SECONDS_EACH := $(or $(SECONDS),60)
 ROUNDS ?= 100
+SCHEMAS ?= 1000
 WRITES ?= 10000000
 CLIENTS ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-drivers test-package test-conversations test-sanitize test-ledger test-cluster \
-	test-memory fuzz coverage lint bench bench-1k bench-10k bench-100k bench-1m bench-all locust locust-headless \
-	binary deb wheel clean debug
+.PHONY: help run build test test-drivers test-package test-conversations test-schemas test-sanitize test-ledger \
+	test-cluster test-memory fuzz coverage lint bench bench-1k bench-10k bench-100k bench-1m bench-all locust \
+	locust-headless binary deb wheel clean debug
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +86,12 @@ test-conversations: build $(VENV)/.dev  ## random legal conversations, direct an
 	@scripts/ensure-system servers
 	@failed=0; for protocol in $(PROTOCOL); do \
 		$(VENV)/bin/python -m tests.conversations --protocol $$protocol --seconds $(SECONDS) $(ARGS) || failed=1; \
+		done; exit $$failed
+
+test-schemas: build $(VENV)/.dev  ## random schemas written to, direct and through (SCHEMAS=1000, PROTOCOL=postgres)
+	@scripts/ensure-system servers
+	@failed=0; for protocol in $(PROTOCOL); do \
+		$(VENV)/bin/python -m tests.schemas --protocol $$protocol --schemas $(SCHEMAS) $(ARGS) || failed=1; \
 		done; exit $$failed
 
 lint: build $(VENV)/.dev  ## ruff, cython-lint, import-linter

@@ -67,7 +67,7 @@ HOOKS = {
         **BOTH, "session_wait": lambda s, v: s.say(v, s.query("SET @a = 1")),
         "status_variables": lambda s, v: v.send(my(0, b"\x16SHOW TQDB STATUS")),
         "killed_query": lambda s, v: s.say(v, s.query("KILL QUERY 1")),
-        "row_count_sql": lambda s, v: gathered_and(s, v, "SELECT ROW_COUNT()")}}
+        "row_count_sql": lambda s, v: gathered_and(s, v, "SELECT ROW_COUNT(), FOUND_ROWS()")}}
 
 
 @pytest.mark.parametrize("times", [1, 1000])

@@ -40,10 +40,12 @@ class Crowd:
             session.receive(WRITE)
         for waited in (0, 0.1):             # seconds: everybody has come, or the hint's window is over
             self.hooks.engine.tick(self.moment + waited)
-            for i, (_, server) in enumerate(self.members):
+            for i, (session, server) in enumerate(self.members):
                 sent = server.take_out()
                 if b"pg_settings" in sent:  # once a minute
-                    server.receive(COLUMNS + pg(b"D", pg_fields(b"like", b"all")) + pg(b"C", b"SELECT 1\0") + READY)
+                    server.receive(COLUMNS + pg(b"D", pg_fields(b"user", b"u"))
+                                   + pg(b"D", pg_fields(b"~idle", b"%g" % session.idle_limit))
+                                   + pg(b"C", b"SELECT 2\0") + READY)
                     sent = server.take_out()
                 if b"pg_catalog" in sent:   # … and this
                     server.receive(COLUMNS + PG_FACTS + pg(b"C", b"SELECT 1\0") + READY)

@@ -1,4 +1,4 @@
-"""MariaDB: whatever a session asks behind a batched write, in whatever way, is what it would have been told directly."""
+"""MariaDB: whatever a session asks behind a batched write, in whatever way, it is told what it would be directly."""
 
 import pytest
 
@@ -109,7 +109,8 @@ WAYS = {
     "id": "SELECT LAST_INSERT_ID()", "row count": "SELECT ROW_COUNT()", "found rows": "SELECT FOUND_ROWS()",
     "function": "SELECT ask_function()", "view": "SELECT * FROM ask_view", "procedure": "CALL ask_procedure()",
     "first of a procedure": "CALL ask_count()", "diagnostics": "CALL ask_diagnostics()",
-    "immediate": f"EXECUTE IMMEDIATE \"SELECT {EXPLAINED}\"", "compound": f"BEGIN NOT ATOMIC SELECT {EXPLAINED} AS v; END",
+    "immediate": f"EXECUTE IMMEDIATE \"SELECT {EXPLAINED}\"",
+    "compound": f"BEGIN NOT ATOMIC SELECT {EXPLAINED} AS v; END",
     "warnings": "SHOW WARNINGS", "number of warnings": "SHOW COUNT(*) WARNINGS", "errors": "SHOW ERRORS",
     "condition": "GET DIAGNOSTICS CONDITION 1 @m = MESSAGE_TEXT",
     "binary function": "SELECT ask_function()", "binary id": "SELECT LAST_INSERT_ID()", "trigger": "", "prepared": "",

@@ -34,11 +34,3 @@ class Facts:
     wait_limit: float = 0.0
     why: str = ""
     settings: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class Ask:
-    """Another query, whose row goes to ``judge`` together with ``state``."""
-
-    sql: str
-    state: object

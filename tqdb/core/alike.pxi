@@ -90,9 +90,10 @@ cdef class Comparing(Counted):
         if alike is None or engine.now >= alike.expires or alike.version != engine.names_version:
             engine.ask_about_itself(self, engine.classes.family(history.login_key))
             return A_WAIT
-        history.alike = alike
-        history.changes = b""
-        self.idle_limit = alike.idle_limit
+        if alike is not history.alike:
+            history.alike = alike
+            history.changes = b""
+            self.idle_limit = alike.idle_limit
         if alike.refused:
             return A_RELAY
         if self.cls is None:
@@ -111,6 +112,7 @@ cdef class Comparing(Counted):
             engine.class_left(self)
         self.history.alike = alike
         self.history.changes = b""
+        self.idle_limit = alike.idle_limit
         if self.proving is not None and rows:
             if len(engine.alikes) >= MAX_ALIKES:
                 engine.alikes.clear()

@@ -260,7 +260,6 @@ cdef class Gathering(Turn):
             facts.began = self.now
         facts.due = facts.began + group.cls.asking
         facts.probing = True
-        facts.known = None
         member.asked = facts
         member.asked_for = group
         return self.send_question(member, facts)
@@ -303,7 +302,7 @@ cdef class Gathering(Turn):
         return self.asking_ended(member)
 
     cdef int read_settings(self, TableFacts facts, settings) except -1:
-        """What a write executes reads custom settings: sessions must share their values, and are asked for them anew."""
+        """What a write executes reads custom settings: sessions must share their values, and are asked for them."""
         names = settings.union(self.setting_names)
         if len(names) == len(self.setting_names):
             return 0
