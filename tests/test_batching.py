@@ -151,7 +151,6 @@ def pipelines(proxy) -> float:
     ("BEGIN", "in_transaction"),
     ("CREATE TEMP TABLE mine (a int)", "session_state"),
     ("SET client_encoding = sjis", "charset"),
-    ("BEGIN; SET x.y = 1; ROLLBACK", "session_state"),
     ("SELECT 1 WHERE nextval('counter') < 0 OR currval('counter') < 0", "session_state"),
 ])
 def test_postgres_sessions_that_cannot_be_compared(proxy, pg, table, prepare, reason):

@@ -202,7 +202,7 @@ _ROW_COUNT = re.compile(
     r"fetch)\b)", re.IGNORECASE | re.DOTALL)
 # what stands around a call that is a whole item of a list of results
 _ITEM_BEGINS = re.compile(r"(?:,|\A\s{0,20}select\s)\s{0,20}\Z", re.IGNORECASE)
-_ITEM_ENDS = re.compile(r"\s*+(?:[,;]|\Z|(?:from|into|where|limit|union)\b)", re.IGNORECASE)
+_ITEM_ENDS = re.compile(r"\Z|[,;]|(?:from|into|where|limit|union)\b", re.IGNORECASE)
 ITEM_LOOK = 40              # characters before a call in which its item has to begin
 
 
@@ -229,7 +229,7 @@ def _row_count_sql(sql: bytes, rows: int) -> bytes | None:
             value = f"COALESCE({rows}, ROW_COUNT())"
             start = max(0, found.start() - ITEM_LOOK)
             if items and depth == 0 and _ITEM_BEGINS.search(text[start:found.start()]) and (
-                    _ITEM_ENDS.match(text, found.end())):
+                    _ITEM_ENDS.match(text[found.end():].lstrip())):
                 return f"{value} AS `{said}`"
             return value
         return said

@@ -142,7 +142,7 @@ def _lenenc_at(bytes data, pos):
 
 
 def my_text_row(bytes payload):
-    """A text protocol row as a list of bytes or None."""
+    """A text protocol row as a list of bytes or None; None if it is none."""
     row = []
     pos = 0
     while pos < len(payload):
@@ -150,6 +150,8 @@ def my_text_row(bytes payload):
             row.append(None)
             pos += 1
             continue
+        if payload[pos] == 0xFF:
+            return None
         size, pos = _lenenc_at(payload, pos)
         row.append(payload[pos:pos + size])
         pos += size

@@ -62,7 +62,9 @@ cdef class PgLogin(Session):
         return key
 
     cdef int say(self, str severity, str sqlstate, str message, str hint="") except -1:
-        """An error of the proxy's own."""
+        """An error of the proxy's own; none within a message of the server's that is not whole yet."""
+        if self.server is not None and (<SessionServer>self.server).skip:
+            return 0
         return self.out.append_bytes(pg_error(severity, sqlstate, message, hint))
 
     cpdef refuse(self, str kind, str message):

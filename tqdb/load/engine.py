@@ -5,6 +5,7 @@ import time
 
 from tqdb import policy
 from tqdb._core import Engine, MyServer, MySession, PgServer, PgSession
+from tqdb.catalog import sessions
 from tqdb.errors import TqdbError
 from tqdb.load._null import MY_GREETING, PG_WELCOME, my, pg
 from tqdb.load.messages import insert
@@ -29,6 +30,8 @@ class _Hooks:
     startup_wait = staticmethod(policy.startup_wait)
     probe_sql = staticmethod(policy.probe_sql)
     judge = staticmethod(policy.judge)
+    session_sql = staticmethod(sessions.session_sql)
+    judge_session = staticmethod(sessions.judge_session)
 
     def __init__(self):
         self.engine = Engine(self)
