@@ -25,6 +25,7 @@ ANSWERS = {
 }
 SKIPS_NOTHING = ("query", "sync", "call")       # after an error in these ReadyForQuery comes all the same
 ASYNCHRONOUS = b"NSA"
+BIND_COMPLETE = b"2\0\0\0\4"
 
 
 def message(kind: bytes, body: bytes = b"") -> bytes:
@@ -178,6 +179,11 @@ class PostgresTalk(Talk):
         if not self.owed:
             raise Broken(f"surprise: {answer[:60]!r} answers nothing")
         index, what = self.owed[0][:2]
+        kept = self.answers.get(index, b"")
+        if kind == b"E" and kept.endswith(BIND_COMPLETE):
+            # a wrong constant is found with Bind by a plan of its own, with Execute by a generic one: the server has
+            # planned a statement anew that has been restored
+            self.answers[index] = kept.removesuffix(BIND_COMPLETE)
         self.keep(index, self.masked(answer))
         if kind in ASYNCHRONOUS:
             return
