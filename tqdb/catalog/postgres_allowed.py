@@ -71,8 +71,8 @@ NOT_IMMUTABLE = frozenset("""
     inet_client_port set_config pg_notify
 """.split())
 
-# Functions in C of extensions, by library: the immutable ones compute with their arguments (read in their sources), and
-# others by name. Only superusers make such functions.
+# Functions in C of extensions that come with PostgreSQL, by library: those that it declares immutable, for the same
+# reason as built-in ones, and others by name. Only superusers make such functions.
 _PURE = (MERGED, "")
 LIBRARIES = {
     "citext": _PURE, "_int": _PURE, "cube": _PURE, "seg": _PURE, "ltree": _PURE, "fuzzystrmatch": _PURE, "isn": _PURE,
@@ -86,8 +86,6 @@ LIBRARIES = {
     "unaccent": (PIPELINED, "unaccent"),            # a dictionary
     # triggers that set a column of their row to the time, or to the user
     "moddatetime": (PIPELINED, "moddatetime"), "insert_username": (PIPELINED, "insert_username"),
-    "vector": (PIPELINED, ""),
-    "postgis-3": (PIPELINED, ""),                   # some read spatial_ref_sys
 }
 
 # What functions of language ``internal`` that extensions make are: built-in ones by another name (citext).
@@ -97,7 +95,7 @@ INTERNAL_SOURCES = frozenset("""
     text_smaller bpchareq bpcharne rtrim1 texttrim
 """.split())
 
-INDEX_METHODS = frozenset(("btree", "hash", "gin", "gist", "spgist", "brin", "hnsw", "ivfflat"))
+INDEX_METHODS = frozenset(("btree", "hash", "gin", "gist", "spgist", "brin"))
 
 # Settings without a dot that current_setting() may ask for: the batch does not change them, and the sessions of a class
 # have them in common. Those with a dot are the application's own.
