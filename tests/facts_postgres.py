@@ -11,7 +11,7 @@ def facts(connection, verdict) -> tuple[Facts, int]:
     sql, state, asked = postgres.probe_sql(verdict), (), 0
     while True:
         row = connection.execute(f"SELECT ({sql})::text".encode()).fetchone()
-        found, asked = postgres.judge(verdict, list(row), *state), asked + 1
+        found, asked = postgres.judge(verdict, [list(row)], *state), asked + 1
         if not isinstance(found, Ask):
             return found, asked
         sql, state = found.sql, (found.state,)

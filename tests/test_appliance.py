@@ -49,6 +49,7 @@ def bare_root(tmp_path_factory):
     shutil.copy2(loader.resolve(), root / "lib64" / loader.name)
     shutil.copy2(tqdb_command()[0], root / "tqdb")
     (root / "tmp").mkdir()
+    assert not list(root.rglob("python*"))
     mounted = []
     try:
         for name in ("proc", "dev"):
@@ -57,7 +58,6 @@ def bare_root(tmp_path_factory):
                 pytest.skip("mounting is not allowed here")
             mounted.append(root / name)
             subprocess.run(["mount", "--make-rslave", root / name], check=True)
-        assert not list(root.rglob("python*"))
         yield lambda *command: [which("chroot"), str(root), "/tqdb", *command]
     finally:
         for path in mounted:
