@@ -263,7 +263,8 @@ def test_a_slow_batch_is_told(start_proxy, postgres, pg, table):
     proxy = start_proxy(postgres=postgres, options=JSON)
     pg(through=False).execute(
         f"CREATE TABLE {table} (a int); CREATE FUNCTION {table}f() RETURNS trigger LANGUAGE plpgsql AS "
-        f"$$BEGIN PERFORM pg_sleep(NEW.a); RETURN NEW; END$$; CREATE TRIGGER slow BEFORE INSERT ON {table} "
+        f"$$BEGIN WHILE clock_timestamp() < now() + NEW.a * interval '1.2 s' LOOP NULL; END LOOP; RETURN NEW; "
+        f"END$$; CREATE TRIGGER slow BEFORE INSERT ON {table} "
         f"FOR EACH ROW EXECUTE FUNCTION {table}f()")
     sessions = [RawPostgres(proxy.postgres_port) for _ in range(2)]
     taken = []          # by each of the two batches, as the metric has it
