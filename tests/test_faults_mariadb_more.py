@@ -214,8 +214,8 @@ def test_an_id_that_is_known_is_given_behind_a_failed_batch():
         hooks.engine.tick(1011.0)
         client.server.take_out()
         client.gets(my_error(1062))
-    assert leader.sends(my_query("SELECT LAST_INSERT_ID()")) == my_query("DO LAST_INSERT_ID(5)") + my_query(
-        "SELECT LAST_INSERT_ID()")
+    assert leader.sends(my_query("SELECT LAST_INSERT_ID()")) == my_query(
+        "VALUES (LAST_INSERT_ID(5))") + my_query("SELECT LAST_INSERT_ID()")
 
 
 # --- answers --------------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ HOOKS = {
     "mariadb": {
         **BOTH, "session_wait": lambda s, v: s.say(v, s.query("SET @a = 1")),
         "killed_query": lambda s, v: s.say(v, s.query("KILL QUERY 1")),
-        "row_count_sql": lambda s, v: gathered_and(s, v, "SELECT ROW_COUNT()")}}
+        "row_count_sql": lambda s, v: gathered_and(s, v, "SELECT ROW_COUNT(), 'found_rows'")}}
 
 
 @pytest.mark.parametrize("times", [1, 1000])

@@ -196,7 +196,7 @@ _ROW_COUNT = re.compile(
     r"fetch)\b)", re.IGNORECASE | re.DOTALL)
 # what stands around a call that is a whole item of a list of results
 _ITEM_BEGINS = re.compile(r"(?:,|\A\s{0,20}select\s)\s{0,20}\Z", re.IGNORECASE)
-_ITEM_ENDS = re.compile(r"\s*+(?:[,;]|\Z|(?:from|into|where|limit|union)\b)", re.IGNORECASE)
+_ITEM_ENDS = re.compile(r"(?<!\s)\s*+(?:[,;]|\Z|(?:from|into|where|limit|union)\b)", re.IGNORECASE)
 ITEM_LOOK = 40              # characters before a call in which its item has to begin
 
 
