@@ -207,7 +207,7 @@ def row_count_sql(sql: bytes, rows: int) -> bytes | None:
 
 
 def _row_count_sql(sql: bytes, rows: int) -> bytes | None:
-    """A call that is a result's whole column keeps its name; COALESCE has the type, length and flags of the function."""
+    """A call that is a whole column keeps its name; COALESCE has the type, length and flags of the function."""
     text = sql.decode("utf-8", "surrogateescape")
     depth = 0
     items = text.lstrip()[:6].lower() == "select"       # the text so far is a list of results, but for parentheses

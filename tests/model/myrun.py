@@ -11,7 +11,8 @@ ERRORS = {"unique": (1062, "23000", "Duplicate entry '{}' for key 'PRIMARY'"),
           "column": (1054, "42S22", "Unknown column '{}' in 'field list'"),
           "division": (1365, "22012", "Division by 0")}
 KNOWN = {"autocommit": 1, "innodb_lock_wait_timeout": 50, "time_zone": "SYSTEM", "sql_mode": "STRICT_TRANS_TABLES",
-         "names": "utf8mb4", "auto_increment_increment": 1, "last_insert_id": 0, "wait_timeout": 28800, "lc_time_names": "en_US"}
+         "names": "utf8mb4", "auto_increment_increment": 1, "last_insert_id": 0, "wait_timeout": 28800,
+         "lc_time_names": "en_US"}
 NOT_IN_STAMP = ("autocommit", "innodb_lock_wait_timeout", "wait_timeout", "last_insert_id")
 IN_TRANS, AUTOCOMMIT = 1, 2
 # what the proxy says in its own name
