@@ -203,7 +203,7 @@ def row_counts(arena) -> None:
         sessions = [arena.maria(), arena.maria()]
         for _ in range(2):          # who has not been seen to send hinted writes is not waited for
             together(2, lambda i, sessions=sessions: sessions[i].query(
-                "/* max_wait_ms:500 */ INSERT INTO wide (c0) VALUES (1)"))
+                "/* max_wait_ms:500 */ INSERT INTO wide (c0) VALUES (1), (1)"))
         flood(sessions[0].sock, my_query(text))
         for one in sessions:
             one.connection._force_close()

@@ -4,7 +4,8 @@ import pytest
 
 from tests.crowd import together
 from tests.raw import RawMariaDB
-from tests.wire import my_split
+from tests.test_faults_mariadb import INSERT, UPDATE, batch, clients
+from tests.wire import my_error, my_ok, my_query, my_split
 
 HINT = "/* max_wait_ms:100 */ "
 CLIENTS = 3
@@ -197,3 +198,58 @@ def test_asked_behind_a_write(mariadb, proxy, asking, table, write, binary):
         else:
             assert direct == through, way
         first += 100
+
+
+# --- ids that are proved in the batch -------------------------------------------------------------------------------
+
+OTHER_STEP = "3 + 18446744073709551615 * (@@auto_increment_increment <> 3)"
+
+
+def test_another_distance_of_ids_is_an_error(my, table):
+    """What a merged INSERT says of the distance of its ids makes the server refuse it where the distance is another,
+    without a row or an id; and lets it pass where it is not, whoever the user is."""
+    admin = my(through=False).cursor()
+    admin.execute(f"CREATE TABLE {table} (id BIGINT AUTO_INCREMENT PRIMARY KEY, a INT)")
+    admin.execute("CREATE OR REPLACE USER plain")
+    admin.execute(f"GRANT INSERT, SELECT ON d.{table} TO plain")
+    connection = my(through=False, user="plain")
+    cursor = connection.cursor()
+    insert = (f"SET STATEMENT innodb_lock_wait_timeout=1, auto_increment_increment={OTHER_STEP} FOR "
+              f"INSERT INTO {table} (a) VALUES (1), (2)")
+    cursor.execute("SELECT LAST_INSERT_ID(7)")
+    with pytest.raises(connection.OperationalError) as refused:
+        cursor.execute(insert)
+    assert refused.value.args[0] == 1690 and "@@auto_increment_increment" in refused.value.args[1]
+    cursor.execute("SELECT LAST_INSERT_ID(), (SELECT COUNT(*) FROM " + table + ")")
+    assert cursor.fetchall() == ((7, 0),)
+    cursor.execute("SET auto_increment_increment = 3")
+    cursor.execute(insert)
+    first = cursor.lastrowid
+    cursor.execute(f"SELECT id FROM {table} ORDER BY id")
+    assert cursor.fetchall() == ((first,), (first + 3,))
+
+
+def test_another_distance_of_ids_than_the_catalogue_told():
+    """The server refuses a merged INSERT for the distance of its ids: it is rolled back, each member goes alone, and
+    the catalogue is asked again before the next are gathered."""
+    hooks, found = clients(INSERT, answer=my_ok(1, 1))
+    leader, sent = batch(hooks, found, INSERT)
+    assert b"auto_increment_increment=1 + 18446744073709551615 * (@@auto_increment_increment <> 1) FOR" in sent
+    refused = my_error(1690, b"out of range in '1 + (@@auto_increment_increment <> 1)'")
+    for answer in (my_ok(status=3), refused, my_ok()):
+        leader.server.receive(answer)
+    hooks.engine.tick(1011.0)
+    for number, client in enumerate(found):
+        assert my_query(INSERT) in bytes(client.server.take_out())
+        assert client.gets(my_ok(1, 10 + 3 * number)) == my_ok(1, 10 + 3 * number)
+    assert b"@@auto_increment_increment" in found[0].sends(my_query(INSERT))
+
+
+def test_an_id_where_the_catalogue_told_of_none():
+    """A table without an id has got one meanwhile: the batch whose answer tells of it is rolled back."""
+    hooks, found = clients(UPDATE, answer=my_ok(1))
+    leader, _ = batch(hooks, found, UPDATE)
+    for answer in (my_ok(status=0), my_ok(1, 5, status=1), my_ok(1, status=1)):
+        leader.server.receive(answer)
+        sent = bytes(leader.server.take_out())
+    assert my_query("ROLLBACK") in sent and my_query("COMMIT") not in sent

@@ -6,7 +6,8 @@
 
 # commands that neither show nor change any of it, or end it
 MY_BLIND = frozenset((COM_QUIT, COM_STATISTICS, COM_PING, COM_CHANGE_USER, COM_RESET_CONNECTION, COM_SET_OPTION,
-                      COM_STMT_CLOSE, COM_STMT_SEND_LONG_DATA))
+                      COM_STMT_CLOSE, COM_STMT_SEND_LONG_DATA, COM_BINLOG_DUMP, COM_BINLOG_DUMP_GTID,
+                      COM_TABLE_DUMP))
 
 
 cdef class MyBehind(MyLogin):

@@ -255,7 +255,7 @@ cdef class MyCommands(MyBehind):
             return self.wait_for(0)
         if command == COM_STMT_BULK_EXECUTE:
             return self.relay_execute(command, self.statement_at(p, length), p, n, length)
-        if command not in MY_BLIND and command not in MY_DUMPS:
+        if command not in MY_BLIND:
             self.restore()
         if command in (COM_STMT_CLOSE, COM_STMT_RESET, COM_STMT_SEND_LONG_DATA):
             self.note_statement(command, self.statement_at(p, length), le32(p + MY_HEADER + 1) if length >= 5 else 0)
