@@ -11,7 +11,7 @@ from tqdb._core import PgSession
 from tests.crowd import together
 from tests.raw import RawMariaDB, RawPostgres
 from tests.sansio import Hooks
-from tests.test_sans_io import INSERT, two_in_a_batch, who_leads
+from tests.test_sans_io import INSERT, answer_session, two_in_a_batch, who_leads
 from tests.wait import wait_for
 from tests.wire import (
     COLUMNS,
@@ -275,13 +275,16 @@ def test_limits_that_end_the_connection_are_off_in_a_batch(version, limits, exte
         sessions.append((session, server))
         if i == 0:
             session.receive(write)
+            answer_session(server)
             assert b"pg_catalog" in server.take_out()
             server.receive(COLUMNS + PG_FACTS + message(b"C", b"SELECT 1\0") + READY)
             assert server.take_out() == write
             server.receive(answer)
             assert session.take_out() == answer
-    for session, _ in reversed(sessions):       # the one that has not written yet is not waited for
+    for session, server in reversed(sessions):       # the one that has not written yet is not waited for
         session.receive(write)
+        if session is not sessions[0][0]:
+            answer_session(server)
     (leader, sent), = [(server, sent) for _, server in sessions if (sent := server.take_out())]
     statements = ["BEGIN", "SET LOCAL lock_timeout=100", *limits]
     if extended:
