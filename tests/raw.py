@@ -38,6 +38,11 @@ class RawPostgres:
     def send(self, kind: bytes, body: bytes) -> None:
         self.sock.sendall(pg(kind, body))
 
+    def say(self, data: bytes) -> bytes:
+        """Sends messages as they are; their answer, up to a ReadyForQuery."""
+        self.sock.sendall(data)
+        return self.answer()
+
     def query(self, sql: str | bytes) -> bytes:
         self.sock.sendall(pg_query(sql))
         return self.answer()
@@ -110,18 +115,11 @@ class RawMariaDB:
                     self.packet()
             self.statements[sql] = [number, count, None]
         statement = self.statements[sql]
-        bitmap = bytearray((statement[1] + 7) // 8)
-        types = values = b""
-        for i, value in enumerate(params):
-            if value is None:
-                bitmap[i // 8] |= 1 << i % 8
-            kind, data = my_binary(value)
-            types += bytes((kind, 0))
-            values += data
+        bitmap, types, values = my_parameters(params)
         head = b"\x17" + struct.pack("<IBI", statement[0], 0, 1)
         if params:
             told = statement[2] == types
-            head += bytes(bitmap) + (b"\0" if told else b"\1" + types)
+            head += bitmap + (b"\0" if told else b"\1" + types)
             statement[2] = types
         return self.command(head + values)
 
@@ -140,6 +138,19 @@ class RawMariaDB:
                 if packet[4] == 0xFF:
                     return out
         return out
+
+
+def my_parameters(values) -> tuple[bytes, bytes, bytes]:
+    """What an execute packet says of parameters: NULL bitmap, types, values."""
+    bitmap = bytearray((len(values) + 7) // 8)
+    types = data = b""
+    for i, value in enumerate(values):
+        if value is None:
+            bitmap[i // 8] |= 1 << i % 8
+        kind, part = my_binary(value)
+        types += bytes((kind, 0))
+        data += part
+    return bytes(bitmap), types, data
 
 
 def my_binary(value) -> tuple[int, bytes]:

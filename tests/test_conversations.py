@@ -4,14 +4,13 @@ clients that send ahead have met faults.
 ``make test-conversations`` plays them for longer. Seeds are printed; ``TQDB_SEED`` chooses the first.
 """
 
-import os
-import random
 from pathlib import Path
 
 import pytest
 
 from tests.conversations.plan import Plan
 from tests.conversations.run import Run
+from tests.seeded import first_seed, runs_of
 
 SECONDS = 20
 SOUND_SECONDS = 4
@@ -22,22 +21,8 @@ FOUND = sorted((Path(__file__).parent / "conversations/found").glob("*.json"))
 @pytest.fixture(scope="module")
 def runs(request):
     """``runs(protocol)``: the run of a protocol, made when first asked for."""
-    made: dict[str, Run] = {}
-
-    def get(protocol: str) -> Run:
-        if protocol not in made:
-            made[protocol] = Run(protocol, request.getfixturevalue(protocol))
-        return made[protocol]
-
-    yield get
-    for run in made.values():
-        run.close()
-
-
-def first_seed() -> int:
-    seed = int(os.environ.get("TQDB_SEED") or random.randrange(10**6))
-    print(f"seed {seed}")
-    return seed
+    with runs_of(Run, request) as get:
+        yield get
 
 
 @pytest.mark.parametrize("protocol", ["postgres", "mariadb"])

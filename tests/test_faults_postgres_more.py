@@ -9,9 +9,9 @@ from tqdb._core import PgSession, Stream
 from tests.model import talk
 from tests.model.talk import EXECUTE, SYNC, parse
 from tests.sansio import Hooks
-from tests.test_faults_postgres import IN_BLOCK, WRITE, WRITE_DONE, pair
+from tests.test_faults_postgres import FACTS, IN_BLOCK, WRITE, WRITE_DONE, pair
 from tests.test_sans_io import answer_session, logged_in, two_in_a_batch, who_leads
-from tests.wire import READY, pg
+from tests.wire import COLUMNS, READY, pg, pg_fields
 
 
 class Poller:
@@ -136,3 +136,54 @@ def test_a_long_row_of_messages_ends_at_once(said):
     del a, server
     hooks.server = None
     assert sessions() <= before
+
+
+# --- custom settings that something reads -----------------------------------------------------------------------------
+
+class Reads(Hooks):
+    """The catalogue says of every table that what writes execute reads ``app.tenant``."""
+
+    @staticmethod
+    def judge(dialect, verdict, rows, state):
+        return True, "table", True, 0, 0, 0.0, frozenset(("app.tenant",))
+
+
+def test_a_session_that_was_asked_before_a_setting_was_known_is_asked_again():
+    """The answer to a question that did not name the setting does not tell its value."""
+    hooks = Reads()
+    a, server_a = logged_in(hooks)
+    b, server_b = logged_in(hooks)
+    a.receive(WRITE)
+    answer_session(server_a)
+    assert b"pg_catalog" in server_a.take_out()
+    b.receive(WRITE)
+    asked = server_b.take_out()
+    assert b"pg_settings" in asked and b"app.tenant" not in asked
+    server_a.receive(FACTS)
+    assert server_a.take_out() == WRITE                 # what it reads has not been compared
+    server_a.receive(WRITE_DONE)
+    server_b.receive(COLUMNS + pg(b"D", pg_fields(b"user", b"u")) + pg(b"C", b"SELECT 1\0") + READY)
+    asked = server_b.take_out()
+    assert b"pg_settings" in asked and b"'app.tenant'" in asked
+    a.receive(WRITE)
+    asked = server_a.take_out()
+    assert b"pg_settings" in asked and b"'app.tenant'" in asked
+
+
+def test_sessions_that_were_compared_without_a_setting_share_no_batch():
+    """Another class makes the setting known while the catalogue is asked for sessions that were compared before."""
+    hooks = Reads(max_wait_ms=1000)
+    (a, server_a), (b, server_b), (c, server_c) = [logged_in(hooks) for _ in range(3)]
+    for session, server in ((a, server_a), (b, server_b)):
+        session.receive(WRITE)
+        answer_session(server)
+    asked = [server.take_out() for server in (server_a, server_b)]
+    assert b"pg_catalog" in asked[0] and not asked[1] and b.waits
+    c.receive(WRITE)
+    answer_session(server_c, b"another")
+    assert b"pg_catalog" in server_c.take_out()
+    server_c.receive(FACTS)
+    assert server_c.take_out() == WRITE
+    server_a.receive(FACTS)
+    assert server_a.take_out() == server_b.take_out() == WRITE      # alone
+    assert hooks.engine.batches_running == 0

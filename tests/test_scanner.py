@@ -96,6 +96,8 @@ def test_unreadable_hint_is_told(value):
     ("mariadb", b"SET GLOBAL x = 1", {"setlike"}),
     ("mariadb", b"LOCK TABLES a WRITE", {"lock"}),
     ("mariadb", b"UNLOCK TABLES", {"unlock"}),
+    ("mariadb", b"FLUSH LOCAL STATUS", {"lock", "taint"}),
+    ("mariadb", b"SHOW STATUS", set()),
     ("mariadb", b"/*!50003 SET a = 1 */", {"setlike", "exec_comment"}),
     ("mariadb", b"SET insert_id = 5", {"setlike", "taint"}),
     ("mariadb", b"SELECT LAST_INSERT_ID()", {"last_id"}),

@@ -3,12 +3,11 @@
 ``make test-schemas`` plays more. Seeds are printed; ``TQDB_SEED`` chooses the first.
 """
 
-import os
-import random
 
 import pytest
 
 from tests.schemas.run import Run
+from tests.seeded import first_seed, runs_of
 
 SECONDS = 20
 SOUND_SECONDS = 6
@@ -19,22 +18,8 @@ SCHEMAS = 36
 @pytest.fixture(scope="module")
 def runs(request):
     """``runs(protocol)``: the run of a protocol, made when first asked for."""
-    made: dict[str, Run] = {}
-
-    def get(protocol: str) -> Run:
-        if protocol not in made:
-            made[protocol] = Run(protocol, request.getfixturevalue(protocol))
-        return made[protocol]
-
-    yield get
-    for run in made.values():
-        run.close()
-
-
-def first_seed() -> int:
-    seed = int(os.environ.get("TQDB_SEED") or random.randrange(10**6))
-    print(f"seed {seed}")
-    return seed
+    with runs_of(Run, request) as get:
+        yield get
 
 
 @pytest.mark.parametrize("protocol", ["postgres", "mariadb"])

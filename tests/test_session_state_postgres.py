@@ -131,10 +131,7 @@ def test_everything_goes_on_behind_a_batch(proxy, pg, sequence):
         insert = f"{HINT}INSERT INTO {sequence} (who) VALUES ({i})"
         session = RawPostgres(proxy.postgres_port)
 
-        def say(data: bytes) -> bytes:
-            session.sock.sendall(data)
-            return session.answer()
-
+        say = session.say
         parsed, bound = message(b"1"), message(b"2")
         assert say(pg_parse(b"named", b"SELECT 7") + SYNC) == parsed + READY
         for n in range(5):
@@ -411,10 +408,7 @@ def test_a_prepared_status_is_fresh_on_postgres(proxy, pg, table, way):
         text, values = b"SELECT variable_name, value FROM pg_tqdb_status WHERE value <> $1", (b"x",)
     insert = f"{HINT}INSERT INTO {table} (a) VALUES (1)"
 
-    def say(data: bytes) -> bytes:
-        session.sock.sendall(data)
-        return session.answer()
-
+    say = session.say
     def ask() -> int:
         answer = say((message(b"D", b"S" + name + b"\0") if way == "described" else b"")
                      + pg_bind(b"", name, *values) + message(b"D", b"P\0") + EXECUTE + SYNC)
@@ -434,10 +428,7 @@ def test_a_prepared_status_in_a_failed_transaction(proxy):
     """It fails as any statement does, and is there again afterwards."""
     session = RawPostgres(proxy.postgres_port)
 
-    def say(data: bytes) -> bytes:
-        session.sock.sendall(data)
-        return session.answer()
-
+    say = session.say
     ask = pg_bind(b"", b"status") + EXECUTE + SYNC
     assert say(pg_parse(b"status", b"SHOW TQDB STATUS") + SYNC) == message(b"1") + READY
     say(pg_query("BEGIN; SELECT 1 / 0"))
@@ -452,10 +443,7 @@ def test_a_prepared_status_in_a_failed_transaction(proxy):
 def test_a_name_that_was_taken_by_another_statement_is_left_to_it(proxy):
     session = RawPostgres(proxy.postgres_port)
 
-    def say(data: bytes) -> bytes:
-        session.sock.sendall(data)
-        return session.answer()
-
+    say = session.say
     ask = pg_bind(b"", b"status") + EXECUTE + SYNC
     assert say(pg_parse(b"status", b"SHOW TQDB STATUS") + SYNC) == message(b"1") + READY
     assert figure(say(ask)) >= 0

@@ -6,12 +6,7 @@ from pathlib import Path
 
 from tests.conversations.plan import Plan
 from tests.conversations.run import Run
-from tqdb.load.servers import MariaDB, Postgres
-
-
-def server(protocol: str):
-    # nothing here looks at what a crash leaves, and more plans are played without waiting for disks
-    return Postgres(fsync="off") if protocol == "postgres" else MariaDB(innodb_flush_log_at_trx_commit="0")
+from tests.seeded import server
 
 
 def main() -> int:

@@ -8,9 +8,10 @@ from tests.conversations import mariadb_grammar, postgres_grammar
 from tests.conversations.grammar import make
 from tests.conversations.plan import Plan
 from tests.conversations.player import Illegal, Outcome, differences, play
-from tests.conversations.shrink import shrink
+from tests.conversations.shrink import MAKERS
 from tests.conversations.stage import STAGES
 from tests.fix_servers import ProxyUnderTest, tqdb_command
+from tests.seeded import shrink
 
 GRAMMARS = {"postgres": (postgres_grammar.PostgresGrammar, postgres_grammar.OPTIONS),
             "mariadb": (mariadb_grammar.MariaDBGrammar, mariadb_grammar.OPTIONS)}
@@ -116,7 +117,7 @@ class Run:
 
     def shrunk(self, plan: Plan, seconds: float) -> tuple[Plan, list[str]]:
         """The smallest plan that fails with a proxy of its own, and how."""
-        small = shrink(plan, self.fails, seconds)
+        small = shrink(plan, self.fails, seconds, MAKERS)
         self.end_proxy(plan.batch_size)
         for candidate in (small, plan):
             for _ in range(SHRINK_TRIES):

@@ -1,30 +1,9 @@
 """A failing plan made small: fewer sessions, fewer steps, simpler sends, as long as it still fails."""
 
 import copy
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from tests.conversations.plan import Plan
-
-
-def shrink(plan: Plan, fails: Callable[[Plan], bool], seconds: float) -> Plan:
-    """The smallest plan found within ``seconds``. ``fails`` may try several times: not every failure is certain."""
-    deadline = time.monotonic() + seconds
-    smaller = True
-    while smaller and time.monotonic() < deadline:
-        smaller = False
-        for make in (_without_sessions, _without_steps, _with_fewer_rows, _simpler):
-            tried = 0
-            while time.monotonic() < deadline:
-                # what was tried before is not tried again: a success leaves the same place to go on from
-                candidate = next((c for i, c in enumerate(make(plan)) if i >= tried), None)
-                if candidate is None:
-                    break
-                if fails(candidate):
-                    plan, smaller = candidate, True
-                else:
-                    tried += 1
-    return plan
 
 
 def _without_sessions(plan: Plan) -> Iterator[Plan]:
@@ -94,3 +73,6 @@ def _changed(plan: Plan, k: int, i: int, step: dict) -> Plan:
     candidate = _with(plan)
     candidate.sessions[k].steps[i] = step
     return candidate
+
+
+MAKERS = (_without_sessions, _without_steps, _with_fewer_rows, _simpler)

@@ -6,12 +6,7 @@ import sys
 import time
 
 from tests.schemas.run import Run, plan_of
-from tqdb.load.servers import MariaDB, Postgres
-
-
-def server(protocol: str):
-    # nothing here looks at what a crash leaves, and more schemas are played without waiting for disks
-    return Postgres(fsync="off") if protocol == "postgres" else MariaDB(innodb_flush_log_at_trx_commit="0")
+from tests.seeded import server
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ import struct
 
 import pymysql
 
-from tests.raw import my_binary
+from tests.raw import my_parameters
 from tests.schemas.plan import Plan, render
 from tests.schemas.stage import HANG_SECONDS, SPARE, Answer, Broken, Client, Stage, Unsound
 from tests.wire import my
@@ -66,16 +66,9 @@ class MariaDBClient(Client):
             for part in (count, columns):
                 for _ in range(part + (part > 0)):
                     self.packet()
-        bitmap = bytearray((len(values) + 7) // 8)
-        types = data = b""
-        for i, value in enumerate(values):
-            if value is None:
-                bitmap[i // 8] |= 1 << i % 8
-            kind, part = my_binary(value)
-            types += bytes((kind, 0))
-            data += part
+        bitmap, types, data = my_parameters(values)
         head = b"\x17" + struct.pack("<IBI", self.statements[sql], 0, 1)
-        self.write(head + (bytes(bitmap) + b"\1" + types + data if values else b""))
+        self.write(head + (bitmap + b"\1" + types + data if values else b""))
 
     def write(self, payload: bytes) -> None:
         try:

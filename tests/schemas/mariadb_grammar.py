@@ -28,7 +28,8 @@ DEEDS = [
     ("INSERT INTO log (o, w, src, q) VALUES (r.o, r.w, 'autocommit', @@autocommit);", False),
     ("INSERT INTO log (o, w, src, q) VALUES (r.o, r.w, 'locks', @@innodb_lock_wait_timeout);", False),
     ("INSERT INTO log (o, w, src, q) VALUES (r.o, r.w, 'in', @@in_transaction);", False),
-    ("INSERT INTO log (o, w, src, q) VALUES (r.o, r.w, 'count', ROW_COUNT());", False),
+    # a count above 1 cannot be set for a trigger to read, and is -1 (docs/exactness.md)
+    ("INSERT INTO log (o, w, src, q) VALUES (r.o, r.w, 'count', IF(ROW_COUNT() > 1, -1, ROW_COUNT()));", False),
     ("INSERT INTO log (o, w, src, q) VALUES (r.o, r.w, 'warnings', @@warning_count);", False),
     ("INSERT INTO log (o, w, src, q) SELECT r.o, r.w, 'query', info FROM information_schema.processlist "
      "WHERE id = CONNECTION_ID();", False),
@@ -57,7 +58,7 @@ PROBES = (
     "EXECUTE IMMEDIATE 'SELECT LAST_INSERT_ID() AS last_id'", "SELECT @@warning_count, @@error_count",
     "SELECT @@sql_mode, @@time_zone, DATABASE(), @@autocommit, @@innodb_lock_wait_timeout, @@timestamp < 1800000000",
     "SELECT LASTVAL(once) AS last_id", "SELECT LASTVAL(shared) AS last_id", "SHOW COUNT(*) WARNINGS",
-    "SHOW ERRORS", "SELECT @@in_transaction, @@auto_increment_increment", "GET DIAGNOSTICS @n = ROW_COUNT",
+    "SHOW ERRORS", "SELECT @@in_transaction, @@auto_increment_increment", "GET DIAGNOSTICS @n = NUMBER",
     "BEGIN NOT ATOMIC SELECT LAST_INSERT_ID() AS last_id; END"
 )
 

@@ -7,8 +7,9 @@ from tests.fix_servers import ProxyUnderTest, tqdb_command
 from tests.schemas import mariadb, mariadb_grammar, postgres, postgres_grammar
 from tests.schemas.plan import Plan
 from tests.schemas.player import differences
-from tests.schemas.shrink import shrink
+from tests.schemas.shrink import MAKERS
 from tests.schemas.stage import Broken, Stage, Unsound
+from tests.seeded import shrink
 
 GRAMMARS = {"postgres": postgres_grammar.PostgresGrammar, "mariadb": mariadb_grammar.MariaDBGrammar}
 STAGES = {"postgres": postgres.PostgresStage, "mariadb": mariadb.MariaDBStage}
@@ -95,7 +96,7 @@ class Run:
         """The failure in words, shrunk, with the plan as SQL."""
         lines = [f"FAILED: {self.protocol}, seed {plan.seed}", *problems[:2]]
         if seconds:
-            small = shrink(plan, self.fails, seconds)
+            small = shrink(plan, self.fails, seconds, MAKERS)
             for _ in range(3):
                 if again := self.check(small):
                     lines += ["shrunk:", *again[:2]]

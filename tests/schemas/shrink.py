@@ -2,30 +2,9 @@
 
 import copy
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from tests.schemas.plan import FIXED, Plan, Session
-
-
-def shrink(plan: Plan, fails: Callable[[Plan], bool], seconds: float) -> Plan:
-    """The smallest plan found within ``seconds``."""
-    deadline = time.monotonic() + seconds
-    smaller = True
-    while smaller and time.monotonic() < deadline:
-        smaller = False
-        for make in (_without_rounds, _without_sessions, _without_objects, _without_columns, _simpler):
-            tried = 0
-            while time.monotonic() < deadline:
-                # what was tried before is not tried again: a success leaves the same place to go on from
-                candidate = next((c for i, c in enumerate(make(plan)) if i >= tried), None)
-                if candidate is None:
-                    break
-                if fails(candidate):
-                    plan, smaller = candidate, True
-                else:
-                    tried += 1
-    return plan
 
 
 def _without_rounds(plan: Plan) -> Iterator[Plan]:
@@ -110,3 +89,6 @@ def _named(sql: str) -> str:
 
 def _less(things: list, i: int) -> list:
     return things[:i] + things[i + 1:]
+
+
+MAKERS = (_without_rounds, _without_sessions, _without_objects, _without_columns, _simpler)

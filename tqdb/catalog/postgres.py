@@ -78,6 +78,8 @@ class Closure:
             self.setting(name)
 
     def setting(self, name: str) -> None:
+        if not name.isascii():
+            raise Unknown("it reads a setting whose name is in no character set that is known")
         if "." not in name and name not in SETTINGS:
             raise Unknown(f"it reads the setting {name}")
         self.settings.add(name)

@@ -15,7 +15,8 @@ cdef double ALIKE_SECONDS = 60.0    # for which what a server said of a session 
 cdef class Comparing(Counted):
     """A session, as far as it is compared with others. See ``History``."""
     cdef History history
-    cdef bytes proving                  # what its answer is kept under, None: it is not to be kept
+    cdef bytes proving                  # what its server's answer is kept under, None: it is not to be kept
+    cdef int asked_version              # of the engine's setting names in the question
     cdef bint ddl_open                  # DDL was sent and may not be committed yet
 
     # --- what its statements change ---------------------------------------------------------------
@@ -88,18 +89,23 @@ cdef class Comparing(Counted):
             self.proving = self.change_key()
             alike = engine.alikes.get(self.proving)
         if alike is None or engine.now >= alike.expires or alike.version != engine.names_version:
+            self.asked_version = engine.names_version
             engine.ask_about_itself(self, engine.classes.family(history.login_key))
             return A_WAIT
-        if alike is not history.alike:
-            history.alike = alike
-            history.changes = b""
-            self.idle_limit = alike.idle_limit
+        self.is_like(alike)
         if alike.refused:
             return A_RELAY
         if self.cls is None:
             self.cls = engine.classes.enter(
-                hashlib.blake2b(self.class_key(), digest_size=24).digest(), engine.classes.family(history.login_key))
+                hashlib.blake2b(self.class_key(), digest_size=24).digest(),
+                engine.classes.family(history.login_key), alike.version)
         return A_HELD
+
+    cdef inline int is_like(self, Alike alike) except -1:
+        self.history.alike = alike
+        self.history.changes = b""
+        self.idle_limit = alike.idle_limit
+        return 0
 
     cdef int told_of_itself(self, rows) except -1:
         cdef Engine engine = self.engine
@@ -107,12 +113,10 @@ cdef class Comparing(Counted):
         cdef Alike before = self.history.alike
         alike.refused, alike.digest, alike.idle_limit = engine.hooks.judge_session(self.dialect, rows)
         alike.expires = engine.now + (ALIKE_SECONDS if rows else FACTS_RETRY_SECONDS)
-        alike.version = engine.names_version
+        alike.version = self.asked_version
         if before is None or before.digest != alike.digest or alike.refused:
             engine.class_left(self)
-        self.history.alike = alike
-        self.history.changes = b""
-        self.idle_limit = alike.idle_limit
+        self.is_like(alike)
         if self.proving is not None and rows:
             if len(engine.alikes) >= MAX_ALIKES:
                 engine.alikes.clear()

@@ -41,7 +41,7 @@ cdef class Family:
 
 
 cdef class SessionClass:
-    """Sessions that would answer any write alike: same backend, identity, parameters, history of SETs.
+    """Sessions that would answer any write alike: same login, and their servers say the same of them.
 
     Keeps what is known of tables as these sessions see them, and counts how many of them send hinted writes:
     those are the ones a gathering batch may wait for.
@@ -49,13 +49,15 @@ cdef class SessionClass:
     cdef readonly bytes key
     cdef readonly int members
     cdef Family family
+    cdef int version              # of the custom settings by which they were compared, see ``Gathering``
     cdef dict groups              # Shape -> Group
     cdef dict tables              # a verdict's ``facts_key`` -> TableFacts
     cdef double asking            # seconds that the catalogue is thought to take, from its answers
 
-    def __init__(self, bytes key, Family family):
+    def __init__(self, bytes key, Family family, int version):
         self.key = key
         self.family = family
+        self.version = version
         self.groups = {}
         self.tables = {}
 
@@ -82,12 +84,12 @@ cdef class ClassRegistry:
             family = self.families[login_key] = Family()
         return family
 
-    cdef SessionClass enter(self, bytes key, Family family):
+    cdef SessionClass enter(self, bytes key, Family family, int version):
         cdef SessionClass cls = self.live.get(key)
         if cls is None:
             cls = self.idle.pop(key, None)
             if cls is None:
-                cls = SessionClass(key, family)
+                cls = SessionClass(key, family, version)
             self.live[key] = cls
         cls.members += 1
         return cls

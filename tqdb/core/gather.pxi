@@ -297,21 +297,26 @@ cdef class Gathering(Turn):
         facts.epoch = facts.asked_epoch
         facts.expires = self.now + (FACTS_SECONDS if rows is not None else FACTS_RETRY_SECONDS)
         if settings:
-            self.read_settings(facts, settings)
+            self.read_settings(group, settings)
         self.took(group.cls, self.now - facts.began)
         return self.asking_ended(member)
 
-    cdef int read_settings(self, TableFacts facts, settings) except -1:
-        """What a write executes reads custom settings: sessions must share their values, and are asked for them."""
+    cdef int read_settings(self, Group group, settings) except -1:
+        """What a write executes reads custom settings: its sessions must have been compared by their values.
+
+        If they have not been, writes go alone until they are: sessions are then asked anew, and are of other classes.
+        """
         names = settings.union(self.setting_names)
-        if len(names) == len(self.setting_names):
+        if len(names) == len(self.setting_names) and group.cls.version == self.names_version:
             return 0
-        facts.state = T_REFUSED
-        facts.reason = R_TABLE
-        if len(names) <= MAX_SETTING_NAMES:
+        group.facts.state = T_REFUSED
+        group.facts.reason = R_TABLE
+        if len(names) > MAX_SETTING_NAMES:
+            return 0
+        group.facts.expires = self.now
+        if len(names) > len(self.setting_names):
             self.setting_names = tuple(sorted(names))
             self.names_version += 1
-            facts.expires = self.now            # in the classes that sessions then belong to they are asked for again
         return 0
 
     cdef int ask_about_itself(self, Member member, Family family) except -1:

@@ -31,7 +31,7 @@ cdef class MySession(MyCommands):
                 return MY_HEADER + length
             statement.status = None
         if s.flags & F_SETLIKE and memchr(sql, b"?", n) != NULL:
-            s.flags |= F_OPAQUE          # values that only an execution tells
+            s.flags |= F_OPAQUE         # values that only an execution tells
         statement.flags = s.flags
         statement.change = self.my_change_of(sql, n, &s)
         self.expect(COM_STMT_PREPARE, 0, statement)

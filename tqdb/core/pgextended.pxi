@@ -135,7 +135,7 @@ cdef class PgExtended(PgLogin):
                 self.put_status(statement, text)
                 return total
         if s.flags & F_SETLIKE and memchr(sql, b"$", n) != NULL:
-            s.flags |= F_OPAQUE          # values that only Bind tells
+            s.flags |= F_OPAQUE         # values that only Bind tells
         statement.change = self.change_of(sql, n, s)
         self.expect_parse(statement)
         self.forward(p, total)

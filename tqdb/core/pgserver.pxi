@@ -142,7 +142,7 @@ cdef class PgServer(PgBatchServer):
         if text == b"ROLLBACK":
             self.pg.transaction_ended(True)
             if isinstance(effect, Change) and (<Change>effect).text is not None:
-                (<Change>effect).flags |= F_OPAQUE       # a SET of the same message may have been rolled back
+                (<Change>effect).flags |= F_OPAQUE      # a SET of the same message may have been rolled back
         elif text == b"DISCARD ALL" and isinstance(effect, Change):
             (<Change>effect).reset = True
         return 0

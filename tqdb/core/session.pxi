@@ -361,6 +361,8 @@ cdef class Session(Comparing):
         cdef int k
         for k in range(held.nwrites):
             self.count_alone(held.qtype, reason, held.source)
+        if self.alone_in is None or self.alone_in.facts.state != T_OPEN:
+            self.doubt()                    # what runs because of it is not known
         self.expect_held()
         self.server.out.append(held.data.ptr(), held.data.size())
         self.server.mark()

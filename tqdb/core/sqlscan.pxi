@@ -54,6 +54,9 @@ cdef inline void _note_word(int w, int first, int second, int previous, int dial
     elif w == W_SET_CONFIG:
         s.flags |= F_SETLIKE
         s.flags |= F_OPAQUE
+    elif w == W_STATUS:
+        if first == W_LOCK:
+            s.flags |= F_TAINT              # FLUSH STATUS: what the session has made is counted no more
     elif w == W_SETTINGS:
         s.flags |= F_OPAQUE
     elif w == W_CURRVAL:

@@ -75,6 +75,7 @@ cdef enum Word:
     W_TQDB
     W_LITERAL        # null, true, false, default
     W_INSERT_ID
+    W_STATUS
     W_COPY
     W_BEGIN
 
@@ -107,7 +108,7 @@ def _fill_word_table():
         W_LAST_ID: "last_insert_id identity",
         W_DIAGNOSTICS: "warnings errors warning_count error_count diagnostics",
         W_ROW_COUNT: "row_count found_rows", W_DEALLOCATE: "deallocate",
-        W_RETURNING: "returning", W_KILL: "kill", W_COPY: "copy", W_BEGIN: "begin",
+        W_RETURNING: "returning", W_KILL: "kill", W_COPY: "copy", W_STATUS: "status", W_BEGIN: "begin",
         W_TQDB: "tqdb pg_tqdb_status", W_LITERAL: "null true false default",
         W_SETTINGS: "pg_settings", W_INSERT_ID: "insert_id rand_seed1 rand_seed2",
     }
