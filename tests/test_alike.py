@@ -11,8 +11,26 @@ import psycopg
 import pytest
 
 from tests.crowd import together
+from tqdb.catalog.sessions import judge_session
 
 HINT = "/* max_wait_ms:500 */ "
+
+
+@pytest.mark.parametrize("rows", [
+    None, [], [[b"~alone"]], [[b"~alone", b"0", b"0"]], [[None, b"0"]], [[b"user", b"u"]], [[b"~alone", None]],
+    [[b"~alone", b""]], [[b"~alone", b"1"]], [[b"~alone", b"true"]], [["~alone".encode("utf-16"), b"0"]]])
+def test_an_answer_that_does_not_say_that_a_session_is_like_others(rows):
+    assert judge_session(0, rows)[0]
+    assert not judge_session(0, [[b"~alone", b"false"], [b"user", b"u"]])[0]
+
+
+@pytest.mark.parametrize("one, other", [
+    ([b"a", b"b"], [b"a", None]), ([b"a", b""], [b"a", None]), ([b"ab", b"c"], [b"a", b"bc"]), ([b"a", b"b"], None)])
+def test_answers_that_differ(one, other):
+    fine = [b"~alone", b"0"]
+    assert judge_session(1, [fine, one])[1] != judge_session(1, [fine, *([other] if other else [])])[1]
+    assert judge_session(1, [fine, one])[1] == judge_session(1, [one, fine])[1]
+
 
 # --- PostgreSQL -------------------------------------------------------------------------------------------------------
 
@@ -282,8 +300,12 @@ def test_mariadb(mariadb, proxy, my_database, name, first):
     assert proxy.batched() > before
 
 
-def test_mariadb_temporary_table_of_a_procedure(mariadb, proxy, my_database):
-    """A procedure makes a temporary table that hides the real one: that session's writes go alone."""
+@pytest.mark.parametrize("results", ["utf8mb4", "utf16", "binary"])
+def test_mariadb_temporary_table_of_a_procedure(mariadb, proxy, my_database, results):
+    """A procedure makes a temporary table that hides the real one: that session's writes go alone.
+
+    So they do when the answer to what the session is like comes in a character set in which nothing is found.
+    """
     with mariadb.connect(database=my_database) as connection, connection.cursor() as cursor:
         cursor.execute("DROP PROCEDURE IF EXISTS hide")
         cursor.execute("CREATE PROCEDURE hide() CREATE TEMPORARY TABLE t (a INT, z TIMESTAMP)")
@@ -293,8 +315,10 @@ def test_mariadb_temporary_table_of_a_procedure(mariadb, proxy, my_database):
         with mariadb.connect(proxy.mariadb_port, database=my_database) as connection, connection.cursor() as cursor:
             if i == 0:
                 cursor.execute("CALL hide()")
+                cursor.execute(f"SET character_set_results = {results}")
             for turn in range(5):
                 cursor.execute(f"{HINT}INSERT INTO t (a) VALUES ({10 * i + turn})")
+            cursor.execute("SET character_set_results = utf8mb4")
             cursor.execute("SELECT COUNT(*) FROM t")
             return cursor.fetchone()[0]
 

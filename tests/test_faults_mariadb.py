@@ -12,7 +12,7 @@ from tests.model import talk
 from tests.model.mariadb import LAST_PREPARED, LONG, LONGLONG, MyError, MyModel
 from tests.model.scene import HINT, Scene, insert, readable, tables
 from tests.sansio import Hooks
-from tests.wire import GREETING, HANDSHAKE, MY_DEFINITION, MY_FACTS, my, my_error, my_ok, my_query, my_result
+from tests.wire import GREETING, HANDSHAKE, MY_DEFINITION, MY_FACTS, my, my_alike, my_error, my_ok, my_query, my_result
 
 BARE = talk.packet(b"\x17" + struct.pack("<IBI", LAST_PREPARED, 0, 1))     # without parameters
 
@@ -260,7 +260,7 @@ class Client:
         sent = bytes(self.server.take_out())
         if b"information_schema.SYSTEM_VARIABLES" in sent:
             self.asked += 1
-            self.server.receive(my_result(b"like", self.like))
+            self.server.receive(my_alike(self.like))
             sent = bytes(self.server.take_out())
         return sent
 

@@ -11,7 +11,7 @@ from tests.model.talk import EXECUTE, SYNC, parse
 from tests.sansio import Hooks
 from tests.test_faults_postgres import FACTS, IN_BLOCK, WRITE, WRITE_DONE, pair
 from tests.test_sans_io import answer_session, logged_in, two_in_a_batch, who_leads
-from tests.wire import COLUMNS, READY, pg, pg_fields
+from tests.wire import READY, pg, pg_alike
 
 
 class Poller:
@@ -162,7 +162,7 @@ def test_a_session_that_was_asked_before_a_setting_was_known_is_asked_again():
     server_a.receive(FACTS)
     assert server_a.take_out() == WRITE                 # what it reads has not been compared
     server_a.receive(WRITE_DONE)
-    server_b.receive(COLUMNS + pg(b"D", pg_fields(b"user", b"u")) + pg(b"C", b"SELECT 1\0") + READY)
+    server_b.receive(pg_alike() + READY)
     asked = server_b.take_out()
     assert b"pg_settings" in asked and b"'app.tenant'" in asked
     a.receive(WRITE)

@@ -11,7 +11,7 @@ from tests.crowd import together
 from tests.fix_servers import ProxyUnderTest
 from tests.sansio import Hooks
 from tests.test_sans_io import INSERT, answer_probe, logged_in
-from tests.wire import COLUMNS, PG_FACTS, READY, pg, pg_fields, pg_query
+from tests.wire import COLUMNS, PG_FACTS, READY, pg, pg_alike, pg_query
 
 HINT = "/* max_wait_ms:10 */ "
 WRITE = pg_query(INSERT)
@@ -43,9 +43,7 @@ class Crowd:
             for i, (session, server) in enumerate(self.members):
                 sent = server.take_out()
                 if b"pg_settings" in sent:  # once a minute
-                    server.receive(COLUMNS + pg(b"D", pg_fields(b"user", b"u"))
-                                   + pg(b"D", pg_fields(b"~idle", b"%g" % session.idle_limit))
-                                   + pg(b"C", b"SELECT 2\0") + READY)
+                    server.receive(pg_alike(idle=session.idle_limit) + READY)
                     sent = server.take_out()
                 if b"pg_catalog" in sent:   # … and this
                     server.receive(COLUMNS + PG_FACTS + pg(b"C", b"SELECT 1\0") + READY)

@@ -6,7 +6,7 @@ import pytest
 from tqdb._core import MySession, PgSession
 
 from tests.sansio import Hooks
-from tests.wire import COLUMNS, GREETING, HANDSHAKE, MY_OK, PG_FACTS, PG_LOGIN, READY, STARTUP, my, pg, pg_fields
+from tests.wire import COLUMNS, GREETING, HANDSHAKE, MY_OK, PG_FACTS, PG_LOGIN, READY, STARTUP, my, pg, pg_alike
 
 INSERT = b"/* max_wait_ms:5 */ INSERT INTO t (a) VALUES (1)"
 
@@ -105,7 +105,7 @@ def logged_in(hooks, address=""):
 def answer_session(server, like=b"u"):
     """A session's first write asks what it is like."""
     assert b"pg_settings" in server.take_out()
-    server.receive(COLUMNS + pg(b"D", pg_fields(b"user", like)) + pg(b"C", b"SELECT 1\0") + READY)
+    server.receive(pg_alike(like) + READY)
 
 
 def answer_probe(session, server):

@@ -80,6 +80,14 @@ PG_FACTS = pg(b"D", pg_fields(b'''{"version": 150000, "messages": "notice", "tim
  "kind": "r", "persistence": "p", "security": false, "rules": false, "partition": false, "method": "heap",
  "system": false, "named": true}]}'''))
 
+
+
+def pg_alike(like: bytes = b"u", idle: float = 0) -> bytes:
+    """What a session is like, as its server says; READY is to follow."""
+    rows = ((b"user", like), (b"~idle", b"%g" % idle), (b"~alone", b"false"))
+    return COLUMNS + b"".join(pg(b"D", pg_fields(*row)) for row in rows) + pg(b"C", b"SELECT 3\0")
+
+
 GREETING = (b"\x0a5.5.5-10.11.0-MariaDB\0" + b"\1\0\0\0" + b"saltsalt\0" + b"\xfe\xff" + b"\x2d\2\0" + b"\xff\x81"
             + b"\x15" + b"\0" * 6 + b"\x1d\0\0\0" + b"saltsaltsalt\0" + b"mysql_native_password\0")
 HANDSHAKE = struct.pack("<IIB", 0x0008A20D & ~1, 1 << 24, 45) + b"\0" * 19 + b"\1\0\0\0" + b"root\0\0d\0" \
@@ -95,10 +103,20 @@ MY_DEFINITION = (b"t", b"CREATE TABLE `t` (`id` int(11) NOT NULL AUTO_INCREMENT,
 
 def my_result(*values: bytes | None, status: int = 2, seq: int = 1) -> bytes:
     """A text result of one row, with EOF packets."""
+    return my_rows([values], status, seq)
+
+
+def my_alike(like: bytes) -> bytes:
+    """What a session is like, as its server says."""
+    return my_rows([(b"user", like), (b"~alone", b"0")])
+
+
+def my_rows(rows: list[tuple[bytes | None, ...]], status: int = 2, seq: int = 1) -> bytes:
+    """A text result, with EOF packets."""
     end = b"\xfe\0\0" + struct.pack("<H", status)
     column = b"\3def\0\0\0\1c\0\x0c\x2d\0\xff\xff\0\0\xfd\0\0\0\0\0"
-    row = b"".join(b"\xfb" if v is None else bytes((len(v),)) + v for v in values)
-    packets = [bytes((len(values),)), *[column] * len(values), end, row, end]
+    texts = [b"".join(b"\xfb" if v is None else bytes((len(v),)) + v for v in row) for row in rows]
+    packets = [bytes((len(rows[0]),)), *[column] * len(rows[0]), end, *texts, end]
     return b"".join(my((seq + i) & 255, p) for i, p in enumerate(packets))
 
 

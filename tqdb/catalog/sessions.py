@@ -43,9 +43,8 @@ SELECT VARIABLE_NAME AS name, COALESCE(SESSION_VALUE, GLOBAL_VALUE) AS value FRO
  WHERE VARIABLE_NAME IN ({names})
 UNION ALL SELECT 'database', DATABASE() UNION ALL SELECT 'user', CURRENT_USER() UNION ALL SELECT 'role', CURRENT_ROLE()
 UNION ALL SELECT '~idle', @@session.wait_timeout
-UNION ALL SELECT '~alone', ABS(@@timestamp - UNIX_TIMESTAMP(SYSDATE(6))) > 2
-UNION ALL SELECT '~alone', SUM(VARIABLE_VALUE) > 0 FROM information_schema.SESSION_STATUS
- WHERE VARIABLE_NAME IN ('COM_CREATE_TEMPORARY_TABLE')
+UNION ALL SELECT '~alone', ABS(@@timestamp - UNIX_TIMESTAMP(SYSDATE(6))) > 2 OR VARIABLE_VALUE > 0
+ FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'COM_CREATE_TEMPORARY_TABLE'
 LIMIT 1000"""
 
 # pg_temp is in front of pg_catalog where a session has made temporary objects; a user's schema in front of it would let
@@ -61,11 +60,11 @@ UNION ALL SELECT '~idle', (pg_catalog.date_part('epoch', NULLIF(pg_catalog.curre
  'idle_session_timeout', true), '')::pg_catalog.interval))::pg_catalog.text
 UNION ALL SELECT '~alone', (pg_catalog.pg_my_temp_schema() <> 0 AND (
  EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()) OR
- EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema())))::pg_catalog.text
-UNION ALL SELECT '~alone', (COALESCE((SELECT schema FROM pg_catalog.unnest(pg_catalog.current_schemas(true)) AS
- s(schema) WHERE schema NOT LIKE 'pg_temp%' LIMIT 1), '') <> 'pg_catalog')::pg_catalog.text"""
+ EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema()))
+ OR COALESCE((SELECT schema FROM pg_catalog.unnest(pg_catalog.current_schemas(true)) AS s(schema)
+ WHERE schema NOT LIKE 'pg_temp%' LIMIT 1), '') <> 'pg_catalog')::pg_catalog.text"""
 
-_TRUE = (b"true", b"t", b"1")
+_FALSE = (b"false", b"0")
 
 
 def session_sql(dialect: int, settings: tuple[str, ...]) -> bytes:
@@ -84,11 +83,11 @@ def judge_session(dialect: int, rows: list[list[bytes | None]] | None) -> tuple[
     """``(refused, digest, idle_limit)`` from the answer; without one that is understood: like no other."""
     if not rows or any(len(row) != 2 or row[0] is None for row in rows):
         return True, b"", 0.0
-    refused, idle = False, 0.0
+    refused, idle = True, 0.0       # names in a character set unlike ASCII are not known
     common = hashlib.blake2b(digest_size=16)
     for name, value in sorted(rows, key=lambda row: (row[0], row[1] or b"")):
         if name == b"~alone":
-            refused = refused or value in _TRUE
+            refused = value not in _FALSE
         elif name == b"~idle":
             idle = float(value) if value is not None and value.replace(b".", b"", 1).isdigit() else 0.0
         else:

@@ -14,8 +14,8 @@ _PG_FACTS = ('''{"version": 150000, "messages": "notice", "timeout": 0, "relatio
  "named": true}]}''',)
 _MY_FACTS = ("STRICT_TRANS_TABLES", "1", "16777216", "utf8mb4", "NO_CHAIN", "OFF", "", "", "0", "1", None, None)
 _MY_DEFINITION = ("t", "CREATE TABLE `t` (`id` bigint(20) NOT NULL AUTO_INCREMENT, PRIMARY KEY (`id`)) ENGINE=InnoDB")
-# what a session is like: one name and its value
-_SESSION = ("like", "all others")
+# what a session is like: all others
+_SESSION = ("~alone", "0")
 
 
 def _postgres_rows(values: tuple) -> bytes:
