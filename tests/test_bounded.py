@@ -211,6 +211,13 @@ def test_a_text_is_refused_for_its_size_and_not_kept():
     assert all(p.too_long > n for p, n in zip(policy.PURPOSES, before, strict=True))
 
 
+def test_what_the_catalogue_says_is_not_read_when_the_budget_is_used_up(monkeypatch):
+    verdict = analysis.analyze(PG, b"INSERT INTO t VALUES ", b"(1)", b"")
+    monkeypatch.setattr(policy._FACTS, "budget", Budget(0.0, 0.0))
+    assert policy.judge(PG, verdict, [[b"{}"]]) is NotImplemented
+    assert policy.judge(PG, verdict, None)[:2] == (False, "table")
+
+
 def test_the_budget_is_of_time_measured():
     now = [100.0]
     budget = Budget(0.02, 0.1, clock=lambda: now[0])

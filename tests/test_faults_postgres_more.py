@@ -11,7 +11,7 @@ from tests.model.talk import EXECUTE, SYNC, parse
 from tests.sansio import Hooks
 from tests.test_faults_postgres import FACTS, IN_BLOCK, WRITE, WRITE_DONE, pair
 from tests.test_sans_io import answer_session, logged_in, two_in_a_batch, who_leads
-from tests.wire import READY, pg, pg_alike
+from tests.wire import READY, pg, pg_alike, pg_error
 
 
 class Poller:
@@ -187,3 +187,66 @@ def test_sessions_that_were_compared_without_a_setting_share_no_batch():
     server_a.receive(FACTS)
     assert server_a.take_out() == server_b.take_out() == WRITE      # alone
     assert hooks.engine.batches_running == 0
+
+
+# --- the catalogue in several answers ---------------------------------------------------------------------------------
+
+class Twice(Hooks):
+    """The catalogue is asked two questions about a table."""
+
+    @staticmethod
+    def judge(dialect, verdict, rows, state):
+        if rows is None:
+            return False, "table", False, 0, 0, 0.0, frozenset()
+        return (True, "table", True, 0, 0, 0.0, frozenset()) if state else (b"SELECT 'second'", 1)
+
+
+def test_the_questions_begin_anew_behind_an_error_that_tells_of_another_table():
+    hooks = Twice()
+    a, server_a = logged_in(hooks)
+    b, server_b = logged_in(hooks)
+    a.receive(WRITE)
+    answer_session(server_a)
+    for question in (b"pg_catalog", b"second"):
+        assert question in server_a.take_out()
+        server_a.receive(FACTS)
+    assert server_a.take_out() == WRITE
+    server_a.receive(WRITE_DONE)
+    b.receive(WRITE)
+    answer_session(server_b)
+    a.receive(WRITE)
+    leader, _ = who_leads(server_a, server_b)
+    leader.receive(pg(b"C", b"BEGIN\0") + pg_error(b"42703") + pg(b"Z", b"E"))
+    leader.take_out()
+    leader.receive(pg(b"C", b"ROLLBACK\0") + READY)
+    for server in (server_a, server_b):
+        assert server.take_out().endswith(WRITE)
+        server.receive(pg(b"C", b"DISCARD SEQUENCES\0") + READY if server is leader else b"")
+        server.receive(pg_error(b"42703") + READY)
+    a.receive(WRITE)
+    if b"pg_settings" in (sent := server_a.take_out()):
+        server_a.receive(pg_alike() + READY)
+        sent = server_a.take_out()
+    assert b"pg_catalog" in sent and b"second" not in sent
+
+
+def test_an_answer_that_is_not_read_just_now_is_asked_for_again():
+    """Writes go alone meanwhile, for two seconds."""
+    hooks = Hooks()
+    hooks.engine.tick(1000.0)
+    a, server_a = logged_in(hooks)
+    hooks.judge = lambda dialect, verdict, rows, state: (
+        NotImplemented if rows else (False, "table", False, 0, 0, 0.0, frozenset()))
+    a.receive(WRITE)
+    answer_session(server_a)
+    assert b"pg_catalog" in server_a.take_out()
+    server_a.receive(FACTS)
+    for moment in (1000.0, 1001.0, 1002.5):
+        sent = server_a.take_out()
+        assert WRITE in sent and b"pg_catalog" not in sent
+        server_a.receive(WRITE_DONE)
+        hooks.engine.tick(moment)
+        a.receive(WRITE)
+        if moment == 1000.0:
+            answer_session(server_a)        # what went alone unproved may have changed it
+    assert b"pg_catalog" in server_a.take_out()

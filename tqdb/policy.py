@@ -26,7 +26,7 @@ _parsers = Budget(BURST_SECONDS, SHARE)
 _SHAPES = Purpose("shape", budget=_parsers)
 _STATEMENTS = Purpose("statement", budget=_parsers)
 _PIECES = Purpose("pieces", budget=_parsers)
-_FACTS = Purpose("facts", MAX_FACTS_BYTES)
+_FACTS = Purpose("facts", MAX_FACTS_BYTES, _parsers)
 _WAITS = Purpose("session_wait")
 _STARTUPS = Purpose("startup_wait", MAX_STARTUP_BYTES)
 _STATUSES = Purpose("status")
@@ -72,13 +72,16 @@ def judge(dialect: int, verdict, rows: list[list[bytes | None]] | None, state: o
     """``(ok, reason, multi_row, id_step, byte_limit, wait_limit, settings)`` from the answer to the last question.
 
     Or ``(sql, state)``: the next question, and the ``state`` to be given with its answer. No answer means: relay.
+    ``NotImplemented``: not now.
     """
     if rows is None or (not rows and state is None):
         why = "the catalogue does not show it" if rows is not None else "the catalogue answered with an error"
         facts = Facts(False, "table", why=why)
     else:
-        facts = bounded(_FACTS, sum(len(v) for row in rows for v in row if v is not None), _judge, dialect, verdict,
-                        rows, state)
+        size = sum(len(v) for row in rows for v in row if v is not None)
+        facts = bounded(_FACTS, size, _judge, dialect, verdict, rows, state)
+        if facts is NotImplemented and size <= MAX_FACTS_BYTES:
+            return NotImplemented
         if facts is NotImplemented:
             facts = Facts(False, "table", why="its defaults or triggers are too long to be looked at")
     if isinstance(facts, Ask):

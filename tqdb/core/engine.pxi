@@ -17,8 +17,8 @@ cdef class Engine(Departing):
     ``row_count_sql(sql, rows)`` -> the statement with ROW_COUNT() replaced, or None;
     ``probe_sql(dialect, verdict)`` -> the first question for the catalogue;
     ``judge(dialect, verdict, rows, state)`` -> ``(ok, reason_name, multi_row, id_step, byte_limit, wait_limit,
-    settings)``, or
-    the next question and what is to be given with its rows, ``(sql, state)``; ``state`` is None with the first;
+    settings)``, or the next question and what is to be given with its rows, ``(sql, state)``; ``state`` is None with
+    the first; NotImplemented: not just now, as if the catalogue had not answered;
     ``session_sql(dialect, settings)`` -> the question what a session is like, ``judge_session(dialect, rows)`` ->
     ``(refused, digest, idle_limit)``;
     ``status_sql(dialect, sql, session)`` -> the statement that answers a status query;

@@ -282,7 +282,7 @@ cdef class Gathering(Turn):
             member.told_of_itself(rows)
             return self.asking_ended(member)
         answer = self.hooks.judge(member.dialect, group.shape.verdict, rows, facts.so_far)
-        if len(answer) == 2 and facts.rounds >= MAX_ROUNDS:
+        if answer is NotImplemented or (len(answer) == 2 and facts.rounds >= MAX_ROUNDS):
             rows = None
             answer = self.hooks.judge(member.dialect, group.shape.verdict, None, None)
         if len(answer) == 2:
@@ -293,7 +293,7 @@ cdef class Gathering(Turn):
         ok, reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit, settings = answer
         facts.state = T_OPEN if ok else T_REFUSED
         facts.reason = REASONS.index(reason)
-        facts.so_far = None
+        facts.question = facts.so_far = None
         facts.epoch = facts.asked_epoch
         facts.expires = self.now + (FACTS_SECONDS if rows is not None else FACTS_RETRY_SECONDS)
         if settings:
