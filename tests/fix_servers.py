@@ -11,6 +11,7 @@ import shutil
 import sys
 import urllib.request
 
+import psutil
 import psycopg
 import pytest
 
@@ -33,6 +34,12 @@ class ProxyUnderTest(Proxy):
         request = urllib.request.Request(f"http://127.0.0.1:{self.metrics_port}{path}", headers={"Accept": accept})
         with urllib.request.urlopen(request, timeout=10) as answer:
             return answer.read().decode()
+
+    def tell(self, signal: int) -> None:
+        """Sends a signal to the process, and to the one that the frozen executable has started for itself."""
+        process = psutil.Process(self.process.pid)
+        for one in (process, *process.children(recursive=True)):
+            one.send_signal(signal)
 
     def stats(self) -> dict:
         return json.loads(self.get("/stats.json"))

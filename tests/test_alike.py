@@ -152,6 +152,33 @@ def test_postgres_defaults_of_a_role_change(postgres, proxy, pg_database):
         admin.execute("DROP OWNED BY clerk; DROP ROLE clerk")
 
 
+def test_postgres_tenants_of_a_new_proxy(postgres, pg_database, start_proxy):
+    """What policies read is not known to a proxy before it has asked: by then half of its sessions are another's."""
+    with psycopg.connect(postgres.dsn(), dbname=pg_database, autocommit=True) as admin:
+        admin.execute("DROP TABLE IF EXISTS public.of; CREATE TABLE public.of (tenant text, a int); "
+                      "ALTER TABLE public.of ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON public.of "
+                      "USING (tenant = current_setting('app.tenant')) "
+                      "WITH CHECK (tenant = current_setting('app.tenant')); "
+                      "DROP ROLE IF EXISTS lodger; CREATE ROLE lodger LOGIN; GRANT ALL ON public.of TO lodger")
+        for _ in range(6):
+            proxy = start_proxy(postgres=postgres)
+
+            def work(i, port=proxy.postgres_port):
+                own, refused = "ab"[i % 2], []
+                with psycopg.connect(postgres.dsn(port), user="lodger", dbname=pg_database, autocommit=True) as session:
+                    session.execute(f"SET app.tenant = '{own}'")
+                    for tenant in "abab":
+                        try:
+                            session.execute(f"/* max_wait_ms:20 */ INSERT INTO public.of VALUES ('{tenant}', {i})",
+                                            prepare=False)
+                        except psycopg.errors.InsufficientPrivilege:
+                            refused.append(tenant)
+                return refused
+
+            assert together(20, work) == [["b", "b"], ["a", "a"]] * 10
+        admin.execute("DROP TABLE public.of; DROP ROLE lodger")
+
+
 class Balancer(threading.Thread):
     """One address with several servers behind it, taken in turn."""
 

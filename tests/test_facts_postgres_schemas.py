@@ -27,7 +27,9 @@ def test_values_swapped_under_a_deferrable_constraint(postgres, proxy, pg, table
     admin.execute(f"CREATE TABLE {table} (id int PRIMARY KEY, a int UNIQUE DEFERRABLE {how})")
     admin.execute(f"INSERT INTO {table} SELECT n, n FROM generate_series(0, 7) n")
     swaps = [f"UPDATE {table} SET a = {k ^ 1} WHERE id = {k}" for k in range(SESSIONS)]
-    assert outcomes(postgres, None, swaps) == outcomes(postgres, proxy.postgres_port, swaps) == ["23505"] * SESSIONS
+    for port in (None, proxy.postgres_port):
+        # at once, two that wait for each other's end may also be told so, directly as well
+        assert set(outcomes(postgres, port, swaps)) <= {"23505", "40P01"}
     assert admin.execute(f"SELECT count(*) FROM {table} WHERE a = id").fetchone() == (8,)
 
 

@@ -322,7 +322,7 @@ def test_a_batch_is_not_ended_as_idle(postgres, pg, table, start_proxy):
                 return
             try:
                 wait_for(lambda: batches("wait_event_type = 'Lock'"))
-                proxy.process.send_signal(signal.SIGSTOP)
+                proxy.tell(signal.SIGSTOP)
             finally:
                 other.execute("ROLLBACK")
                 done.set()
@@ -340,7 +340,7 @@ def test_a_batch_is_not_ended_as_idle(postgres, pg, table, start_proxy):
                 if found[0]:
                     wait_for(lambda: batches("state_change < clock_timestamp() - interval '0.2 s'") == 4)
             finally:
-                proxy.process.send_signal(signal.SIGCONT)
+                proxy.tell(signal.SIGCONT)
 
         looks = threading.Thread(target=look, daemon=True)
         looks.start()
