@@ -205,7 +205,8 @@ class MariaDBGrammar(Grammar):
             ["/*!50000 SET sql_mode = '' */"], ["/*M! SET time_zone = '+09:00' */"],
             ["SET SESSION TRANSACTION READ ONLY"],
             # its own: values that two sessions have in common are told from those that one row has
-            [f"SET rand_seed1 = {self.rng.randrange(10**6)}, rand_seed2 = 2"], ["SET old_mode = ''"], ["SET sql_auto_is_null = 1"],
+            [f"SET rand_seed1 = {self.rng.randrange(10**6)}, rand_seed2 = 2"], ["SET old_mode = ''"],
+            ["SET sql_auto_is_null = 1"],
         ))
 
     def upsert(self, table):
