@@ -92,12 +92,15 @@ def differences(plan: Plan, stage: Stage, port: int) -> tuple[list[str], int]:
     direct = play(plan, stage, stage.server.port, False)
     assert not direct.seen.broken, direct.seen.broken
     deadlocked = {unit for unit in through.parts if through.code(unit, stage.deadlocks)}
+    # a default that asks for a sequence's last value behind a batched write: an error, and never another session's
+    cleared = {unit for unit in through.parts if through.code(unit, stage.cleared) and not direct.code(
+        unit, stage.cleared)}
     out = [found for unit in sorted(direct.parts.keys() | through.parts.keys()) if unit < CLASH
-           if unit not in deadlocked and (found := compare(unit, direct, through))]
+           if unit not in deadlocked | cleared and (found := compare(unit, direct, through))]
     if out:
         return out, len(deadlocked)
     orders = max((len(list(itertools.permutations(team))) for team in _teams(plan.clash).values()), default=0)
-    unexplained: dict[int, list[str]] = {unit: [] for unit in {w.unit for w in plan.clash} - deadlocked}
+    unexplained: dict[int, list[str]] = {unit: [] for unit in {w.unit for w in plan.clash} - deadlocked - cleared}
     for order in range(orders):
         if order and unexplained:
             direct = play(plan, stage, stage.server.port, False, order)

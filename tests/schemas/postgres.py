@@ -92,6 +92,7 @@ class PostgresClient(Client):
 class PostgresStage(Stage):
     own = "SELECT pg_backend_pid(), inet_client_port()"
     deadlocks = ("40P01",)
+    cleared = ("55000",)
 
     def setup(self):
         with psycopg.connect(self.server.dsn(), autocommit=True) as first:

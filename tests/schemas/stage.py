@@ -63,6 +63,7 @@ class Stage(ABC):
 
     own = ""            # a query for what is a session's own
     deadlocks: tuple[str, ...] = ()
+    cleared: tuple[str, ...] = ()       # what a session is told that asks for what batches have cleared
 
     def __init__(self, server):
         self.server = server
