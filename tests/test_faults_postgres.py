@@ -445,3 +445,21 @@ def test_what_goes_alone_finds_its_unnamed_statement(named, bad, older, size):
             scene.say(link, talk.bind((scene.key(), 1)) + talk.describe() + EXECUTE + FLUSH + SYNC)
         scene.wire.finish()
     scene.finish()
+
+
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("size", [0, 1])
+@pytest.mark.parametrize("later", SKIPPED)
+@pytest.mark.parametrize("first", SKIPPED)
+def test_the_unnamed_statement_behind_two_segments_that_failed(first, later, size, warm):
+    """Sent ahead: two segments fail, and what each would have made of the unnamed statement is skipped."""
+    scene = Scene("postgres", clients=2, warm=warm).ready(size)
+    a = scene.links[0]
+    hinted = insert(places="($1, $2)")
+    fails = talk.execute("no_such")
+    scene.say(a, fails + SKIPPED[first] + parse(hinted) + SYNC + fails + SKIPPED[later] + SYNC)
+    for number in range(2):
+        scene.say(a, talk.bind((8000 + number, 1)) + EXECUTE + SYNC)
+    scene.say(a, parse(hinted) + talk.bind((8005, 1)) + EXECUTE + SYNC)
+    scene.say(a, fails + SKIPPED[later] + SYNC + talk.bind((8006, 1)) + EXECUTE + SYNC)
+    scene.finish()

@@ -281,3 +281,15 @@ def test_conversations(protocol, kills):
         if replayed or time.monotonic() > end:
             break
         seed += 1
+
+
+KEPT = [
+    # two segments fail, sent ahead: a Query that the second skips puts no statement back that the first has skipped
+    Plan(246615424, "postgres", 1, (("named fails, messages", "Execute of nothing fails, Query", "unnamed again"),),
+         (False,), 0),
+]
+
+
+@pytest.mark.parametrize("plan", KEPT, ids=lambda plan: f"{plan.protocol} {plan.seed}")
+def test_plans_that_failed(plan):
+    Run(plan).play()

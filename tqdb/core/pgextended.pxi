@@ -245,8 +245,7 @@ cdef class PgExtended(PgLogin):
         if isinstance(effect, PgStatement):
             self.statements.skipped(effect)
         elif isinstance(effect, PgQuery):
-            self.statements.unnamed = (<PgQuery>effect).unnamed
-            self.statements.here = (<PgQuery>effect).here
+            self.statements.put_back((<PgQuery>effect).unnamed, (<PgQuery>effect).here)
         elif effect is RESTORED:
             self.statements.here = False
         return 0

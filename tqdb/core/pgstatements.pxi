@@ -27,6 +27,7 @@ cdef class PgStatement:
     cdef Change change              # what each execution makes true
     cdef uint64_t known             # era of the session's statements in which the server said it is there; 0: not yet
     cdef int depth                  # of the chain of ``before``
+    cdef bint gone                  # the server has refused or skipped its Parse
     cdef PgStatement before         # unnamed: the one that it replaces, until the server has answered …
     cdef bint before_here           # … and whether the server had that
     cdef Shape shape                # of its last executions …
@@ -155,12 +156,21 @@ cdef class PgStatements:
 
     cdef int skipped(self, PgStatement statement) except -1:
         """Its Parse was skipped."""
+        statement.gone = True
         if not statement.name:
             if self.unnamed is statement:
-                self.unnamed = statement.before
-                self.here = statement.before_here
+                self.put_back(statement.before, statement.before_here)
         elif self.named.get(statement.name) is statement:
             del self.named[statement.name]
+        return 0
+
+    cdef int put_back(self, PgStatement unnamed, bint here) except -1:
+        """What would have taken the unnamed statement away was skipped: it is the one from before, if that is there."""
+        while unnamed is not None and unnamed.gone:
+            here = unnamed.before_here
+            unnamed = unnamed.before
+        self.unnamed = unnamed
+        self.here = here
         return 0
 
     cdef int strings_changed(self) except -1:
