@@ -102,18 +102,28 @@ class RawMariaDB:
     def query(self, sql: str | bytes) -> bytes:
         return self.command(b"\x03" + (sql if isinstance(sql, bytes) else sql.encode()))
 
+    def prepare(self, sql: str, said: list[bytes] | None = None) -> bytes:
+        """COM_STMT_PREPARE; ``said``: that command and others behind it, sent in one. Returns the last answer."""
+        said = said or [b"\x16" + sql.encode()]
+        self.sock.sendall(b"".join(my(0, command) for command in said))
+        out = self.packet()
+        if out[4] == 0xFF:
+            return out
+        number, columns, count = struct.unpack("<IHH", out[5:13])
+        for part in (count, columns):
+            for _ in range(part + (part > 0 and not self.deprecate_eof)):
+                self.packet()
+        self.statements[sql] = [number, count, None]
+        for _ in said[1:]:
+            out = self.answer()
+        return out
+
     def execute(self, sql: str, params: tuple) -> bytes:
         """COM_STMT_EXECUTE of a statement prepared once by its text; types go only when they have changed."""
         if sql not in self.statements:
-            self.sock.sendall(my(0, b"\x16" + sql.encode()))
-            out = self.packet()
+            out = self.prepare(sql)
             if out[4] == 0xFF:
                 return out
-            number, columns, count = struct.unpack("<IHH", out[5:13])
-            for part in (count, columns):
-                for _ in range(part + (part > 0 and not self.deprecate_eof)):
-                    self.packet()
-            self.statements[sql] = [number, count, None]
         statement = self.statements[sql]
         bitmap, types, values = my_parameters(params)
         head = b"\x17" + struct.pack("<IBI", statement[0], 0, 1)
@@ -125,6 +135,9 @@ class RawMariaDB:
 
     def command(self, text: bytes) -> bytes:
         self.sock.sendall(my(0, text))
+        return self.answer()
+
+    def answer(self) -> bytes:
         out = packet = self.packet()
         if packet[4] in (0, 0xFF):
             return out

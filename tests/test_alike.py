@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from tests.crowd import together
+from tests.raw import RawMariaDB
 from tqdb.catalog.sessions import judge_session
 
 HINT = "/* max_wait_ms:500 */ "
@@ -392,3 +393,58 @@ def test_mariadb_global_settings_change(mariadb, proxy, my_database, name, value
             assert len({z for _, _, z in rows}) == 2
         for connection in sessions:
             connection.close()
+
+
+# what two sessions do before they prepare, what the other two do behind that, and a statement that shows the difference
+MY_PREPARED = {
+    "database": (["USE alike2"], "INSERT INTO p (a, b) VALUES (?, 'x')"),
+    "character set": (["SET NAMES latin1"], "INSERT INTO p (a, b) VALUES (?, 'ä')"),
+    "sql_mode": (["SET sql_mode = 'STRICT_TRANS_TABLES,PIPES_AS_CONCAT'"],
+                 "INSERT INTO p (a, b) VALUES (?, '1' || '2')"),
+    "expression": (["SET sql_mode = CONCAT(@@sql_mode, ',PIPES_AS_CONCAT')", "SELECT alike.f()"],
+                   "INSERT INTO p (a, b) VALUES (?, '1' || '2')"),
+}
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["one by one", "sent ahead"])
+@pytest.mark.parametrize("first", [True, False], ids=["first", "after an execution"])
+@pytest.mark.parametrize("name", MY_PREPARED)
+def test_mariadb_prepared_before_a_change(mariadb, proxy, my_database, name, first, ahead):
+    """Two sessions prepare and then change, two change and then prepare: alike, but for what they have prepared."""
+    changes, insert = MY_PREPARED[name]
+    with mariadb.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE DATABASE IF NOT EXISTS alike2")
+
+        def run(port):
+            for database in (my_database, "alike2"):
+                cursor.execute(f"CREATE OR REPLACE TABLE {database}.p (a INT, b VARCHAR(9)) CHARACTER SET utf8mb4")
+            connections = [mariadb.connect(port, database=my_database, autocommit=True) for _ in range(4)]
+            sessions = [RawMariaDB(one) for one in connections]
+
+            def prepare(i):
+                if ahead and i % 2 == 0:
+                    said = [b"\x16" + (HINT + insert).encode(), *(b"\x03" + sql.encode() for sql in changes)]
+                    sessions[i].prepare(HINT + insert, said)
+                    return
+                for sql in changes if i % 2 else []:
+                    sessions[i].query(sql)
+                sessions[i].prepare(HINT + insert)
+                if not first:
+                    sessions[i].execute(HINT + insert, (100 + i,))
+                for sql in [] if i % 2 else changes:
+                    sessions[i].query(sql)
+
+            together(4, prepare)
+            for turn in range(3):
+                together(4, lambda i, turn=turn: sessions[i].execute(HINT + insert, (10 * i + turn,)))
+            for one in connections:
+                one.close()
+            cursor.execute(" UNION ALL ".join(
+                f"SELECT '{database}', a, HEX(b) FROM {database}.p" for database in (my_database, "alike2")))
+            return sorted(row for row in cursor.fetchall() if row[1] < 100)
+
+        direct = run(mariadb.port)
+        before = proxy.batched()
+        assert run(proxy.mariadb_port) == direct
+        assert len({(database, b) for database, _, b in direct}) == 2
+        assert proxy.batched() > before

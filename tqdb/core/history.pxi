@@ -48,6 +48,7 @@ cdef class History:
     cdef bytes login_key            # what was fixed at login
     cdef Alike alike                # None: the server is to be asked
     cdef bytes changes              # running fingerprint of SETs since then, b"": none
+    cdef int generation             # counts what may have changed the session
     cdef bint tainted               # it cannot be compared with any other's, and the server cannot be asked
     cdef bint temp                  # temporary objects were made
     cdef bint locks                 # LOCK TABLES is held
@@ -70,6 +71,7 @@ cdef class History:
 
     cdef inline void doubt(self) noexcept:
         """Something has changed that only the server can tell."""
+        self.generation += 1
         self.alike = None
         self.changes = b""
 
@@ -97,6 +99,7 @@ cdef class History:
         if failed or self.alike is None or change.flags & F_MULTI or not is_plain(change.text):
             self.doubt()
         else:
+            self.generation += 1
             self.changes = mix(self.changes.ljust(16, b"\0"), b"set", change.text)
         if failed:
             return 0

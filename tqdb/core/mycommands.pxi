@@ -33,6 +33,9 @@ cdef class MyStatement:
     cdef bytes server_types         # … and as the server heard them last
     cdef bint long_data             # parameters were sent ahead
     cdef Shape shape                # of its executions
+    # the server has read it as its session then was: database, character set and sql_mode stay in it
+    cdef int generation             # of the history when it was prepared, -1: not known
+    cdef bytes digest               # what the server said of that session, None: was not asked yet
 
     cdef inline double wait(self, double session_wait) noexcept:
         return self.wait_ms if self.hinted else session_wait
@@ -369,6 +372,8 @@ cdef class MyCommands(MyBehind):
         if len(self.statements) >= MAX_NAMED_STATEMENTS:
             self.statements.clear()
         self.statements[statement.number] = statement
+        if statement.generation != self.history.generation:
+            statement.generation = -1           # before what changed the session, or behind it
         if statement.flags & F_ROW_COUNT:
             self.history.uses_currval = True
             self.engine.class_left(self)

@@ -19,6 +19,7 @@ cdef class MySession(MyCommands):
         statement.source = self.source
         if s.qtype <= QT_REPLACE and n <= MAX_STATEMENT_BYTES:
             statement.text = sql[s.text_start:s.text_end]
+        statement.generation = self.history.generation
         self.last_prepared = statement
         if s.flags & F_STATUS:
             statement.status = sql[s.text_start:s.text_end]
@@ -197,6 +198,12 @@ cdef class MySession(MyCommands):
                     reason = R_COUNT
         if reason != R_COUNT:
             return self.not_gathered(reason, 1)
+        if not self.has_held():
+            action = self.find_class(1)
+            if action != A_HELD:
+                return action
+            if not self.prepared_alike(statement):
+                return self.not_gathered(R_SESSION_STATE, 1)
         w = held.at(held.nwrites)
         w.start = w.bind = w.bind_end = 0
         w.end = total
@@ -216,6 +223,15 @@ cdef class MySession(MyCommands):
             statement.types = sent
             self.held_statement = statement
         return action
+
+    cdef bint prepared_alike(self, MyStatement statement) except -1:
+        """Whether the statement was prepared when the session, whose class is known, was as it is now.
+
+        The leader executes its own, which then means the same.
+        """
+        if statement.digest is None and statement.generation == self.history.generation:
+            statement.digest = self.history.alike.digest
+        return statement.digest == self.history.alike.digest
 
     cdef Shape execution_shape(self, MyStatement statement):
         cdef Scan s

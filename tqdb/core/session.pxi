@@ -275,10 +275,10 @@ cdef class Session(Comparing):
         cdef Py_ssize_t size
         cdef Write* w = held.writes + held.nwrites
         cdef Py_ssize_t text = w.sql_end - w.sql_start - (w.tuples_end - w.tuples_start)
-        if not held.nwrites and not self.is_known():
-            action = self.recognise()
+        if not held.nwrites:
+            action = self.find_class(count)
             if action != A_HELD:
-                return self.not_gathered(R_SESSION_STATE, count) if action == A_RELAY else self.hold_back(0)
+                return action
         group = engine.group_of(self.cls, shape)
         facts = group.facts
         size = size_in(group, held.new_tuple_bytes(count), nmsg)
@@ -310,6 +310,13 @@ cdef class Session(Comparing):
         self.begin_timing()
         engine.join(held, group)
         return A_HELD
+
+    cdef inline int find_class(self, int count) except -1:
+        """In front of ``count`` writes that begin to be held: A_HELD if its class is known."""
+        cdef int action = A_HELD if self.is_known() else self.recognise()
+        if action == A_HELD:
+            return action
+        return self.not_gathered(R_SESSION_STATE, count) if action == A_RELAY else self.hold_back(0)
 
     cdef int not_gathered(self, int reason, int count) except -1:
         cdef int k
