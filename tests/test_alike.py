@@ -130,6 +130,80 @@ def test_postgres(postgres, proxy, pg_database, name, first):
     assert proxy.batched() > before                     # those that are alike do share
 
 
+# what two sessions do before they prepare and after it, the table's column, and a statement that shows the difference
+PG_PREPARED = {
+    "DateStyle": ("SET datestyle = 'ISO, DMY'", "RESET datestyle", "date", "'01/02/2020'"),
+    "TimeZone": ("SET timezone = 'Asia/Tokyo'", "RESET timezone", "timestamptz", "'2020-01-01 00:00'"),
+    "IntervalStyle": ("SET intervalstyle = 'sql_standard'", "RESET intervalstyle", "interval", "'-1 2:03:04'"),
+    "expression": ("SELECT set_config('datestyle', 'ISO, DMY', false)", "RESET datestyle", "date", "'01/02/2020'"),
+    "parameters": ("SET search_path = x", "SET search_path = y", "text", "%s || '!'"),
+}
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "after a write"])
+@pytest.mark.parametrize("name", PG_PREPARED)
+def test_postgres_prepared_before_a_change(postgres, proxy, pg_database, name, first):
+    """Two of four sessions prepare as what they then are no more: alike, but for what they have prepared."""
+    change, back, kind, value = PG_PREPARED[name]
+    insert = f"{HINT}INSERT INTO p (k, v) VALUES (%s, {value})"
+    with psycopg.connect(postgres.dsn(), dbname=pg_database, autocommit=True) as admin:
+        def run(port):
+            for schema in "xy":
+                admin.execute(f"DROP TABLE IF EXISTS {schema}.p")
+                admin.execute(f"CREATE TABLE {schema}.p (k int, v {kind})")
+            barrier = threading.Barrier(4, timeout=60)
+
+            def work(i):
+                with psycopg.connect(postgres.dsn(port), dbname=pg_database, autocommit=True) as connection:
+                    cursor = connection.cursor()
+                    more = ("z",) if "%s" in value else ()
+                    if not first:
+                        cursor.execute(f"{HINT}INSERT INTO p (k) VALUES (200)", prepare=False)
+                    if i % 2:
+                        cursor.execute(change, prepare=False)
+                    cursor.execute(insert, (100 + i, *more), prepare=True)
+                    if i % 2:
+                        cursor.execute(back, prepare=False)
+                    for turn in range(3):
+                        barrier.wait()
+                        cursor.execute(insert, (10 * i + turn, *more), prepare=True)
+
+            together(4, work)
+            return admin.execute("SELECT 'x', k, v::text FROM x.p WHERE k < 100 UNION ALL "
+                                 "SELECT 'y', k, v::text FROM y.p WHERE k < 100 ORDER BY 1, 2").fetchall()
+
+        direct = run(postgres.port)
+        before = proxy.batched()
+        assert run(proxy.postgres_port) == direct
+        assert proxy.batched() >= before + 6            # those that have always been as they are do share
+
+
+def test_postgres_prepared_for_another_tenant(postgres, proxy, pg_database):
+    """A custom setting is in no prepared statement: writes prepared before it changes are batched as before."""
+    with psycopg.connect(postgres.dsn(), dbname=pg_database, autocommit=True) as admin:
+        admin.execute("CREATE TABLE y.tenant (k int, t text DEFAULT current_setting('app.who', true))")
+    insert = f"{HINT}INSERT INTO tenant (k) VALUES (%s)"
+    barrier = threading.Barrier(4, timeout=60)
+    before: list[int] = []
+
+    def work(i):
+        with psycopg.connect(postgres.dsn(proxy.postgres_port), dbname=pg_database, autocommit=True) as connection:
+            cursor = connection.cursor()
+            for turn in range(5):
+                if turn < 2:
+                    cursor.execute(f"SET app.who = 'w{turn}'", prepare=False)
+                if turn == 2:
+                    before.append(proxy.batched())
+                barrier.wait()
+                cursor.execute(insert, (10 * i + turn,), prepare=True)
+
+    together(4, work)
+    assert proxy.batched() == max(before) + 12
+    with psycopg.connect(postgres.dsn(), dbname=pg_database, autocommit=True) as admin:
+        rows = admin.execute("SELECT k, t FROM y.tenant").fetchall()
+    assert sorted(rows) == sorted((10 * i + turn, f"w{min(turn, 1)}") for i in range(4) for turn in range(5))
+
+
 def test_postgres_defaults_of_a_role_change(postgres, proxy, pg_database):
     """ALTER ROLE … SET between two logins: old and new sessions are not alike."""
     with psycopg.connect(postgres.dsn(), dbname=pg_database, autocommit=True) as admin:

@@ -287,6 +287,9 @@ KEPT = [
     # two segments fail, sent ahead: a Query that the second skips puts no statement back that the first has skipped
     Plan(246615424, "postgres", 1, (("named fails, messages", "Execute of nothing fails, Query", "unnamed again"),),
          (False,), 0),
+    # what was skipped in one segment was sent when what the next would skip was thought to have happened
+    Plan(1109604510, "postgres", 1, (("Bind of a wrong number fails, two Queries", "Parse of no table fails, Close",
+                                      "Describe fails, named", "unnamed again"),), (False,), 0),
 ]
 
 

@@ -1,6 +1,7 @@
 # The compiled core: one extension, its rooms included in the order in which they depend on each other.
 # One namespace keeps calls between them at C speed and leaves one file to freeze.
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -10,6 +11,7 @@ from libc.string cimport memchr, memcmp, memcpy, memmove
 import hashlib
 import heapq
 import logging
+import re
 import sys
 from collections import OrderedDict, deque
 from weakref import WeakValueDictionary

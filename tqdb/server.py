@@ -46,7 +46,7 @@ class Server:
     killed_query = _hook(policy.killed_query)
     row_count_sql = _hook(policy.row_count_sql)
     judge = _hook(policy.judge, (False, "table", False, 0, 0, 0.0, frozenset()))
-    judge_session = _hook(sessions.judge_session, (True, b"", 0.0))
+    judge_session = _hook(sessions.judge_session, (True, b"", b"", 0.0))
     probe_sql = staticmethod(policy.probe_sql)
     session_sql = staticmethod(sessions.session_sql)
 

@@ -146,6 +146,8 @@ class Link:
     def deliver_down(self, amount: int) -> bool:
         if self.model is None or self.held_down:
             return False
+        if self.model.closed:
+            self.take_down(amount)          # its end comes behind its last words
         if self.down:
             if not self.server.closed:
                 self.server.receive(bytes(self.down[:amount]))

@@ -65,6 +65,7 @@ UNION ALL SELECT '~alone', (pg_catalog.pg_my_temp_schema() <> 0 AND (
  WHERE schema NOT LIKE 'pg_temp%' LIMIT 1), '') <> 'pg_catalog')::pg_catalog.text"""
 
 _FALSE = (b"false", b"0")
+_CUSTOM = b"custom "            # in front of the names of custom settings
 
 
 def session_sql(dialect: int, settings: tuple[str, ...]) -> bytes:
@@ -75,21 +76,28 @@ def session_sql(dialect: int, settings: tuple[str, ...]) -> bytes:
     sql = _POSTGRES
     for name in settings:
         quoted = "'" + name.replace("'", "''") + "'"
-        sql += f"\nUNION ALL SELECT {quoted}, pg_catalog.current_setting({quoted}, true)"
+        sql += f"\nUNION ALL SELECT '{_CUSTOM.decode()}' || {quoted}, pg_catalog.current_setting({quoted}, true)"
     return sql.encode()
 
 
-def judge_session(dialect: int, rows: list[list[bytes | None]] | None) -> tuple[bool, bytes, float]:
-    """``(refused, digest, idle_limit)`` from the answer; without one that is understood: like no other."""
+def judge_session(dialect: int, rows: list[list[bytes | None]] | None) -> tuple[bool, bytes, bytes, float]:
+    """``(refused, digest, reading, idle_limit)`` from the answer; without one that is understood: like no other.
+
+    ``digest`` is of everything, ``reading`` leaves out custom settings: nothing of theirs is in a prepared statement.
+    """
     if not rows or any(len(row) != 2 or row[0] is None for row in rows):
-        return True, b"", 0.0
+        return True, b"", b"", 0.0
     refused, idle = True, 0.0       # names in a character set unlike ASCII are not known
-    common = hashlib.blake2b(digest_size=16)
+    reading = hashlib.blake2b(digest_size=16)
+    custom = hashlib.blake2b(digest_size=16)
     for name, value in sorted(rows, key=lambda row: (row[0], row[1] or b"")):
         if name == b"~alone":
             refused = value not in _FALSE
         elif name == b"~idle":
             idle = float(value) if value is not None and value.replace(b".", b"", 1).isdigit() else 0.0
         else:
-            common.update(b"%d %d " % (len(name), -1 if value is None else len(value)) + name + (value or b""))
-    return refused, common.digest(), idle
+            kind = custom if name.startswith(_CUSTOM) else reading
+            kind.update(b"%d %d " % (len(name), -1 if value is None else len(value)) + name + (value or b""))
+    read = reading.digest()
+    custom.update(read)
+    return refused, custom.digest(), read, idle

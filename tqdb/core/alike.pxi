@@ -8,6 +8,10 @@ cdef enum Action:
 
 cdef enum:
     MAX_ALIKES = 10000              # answers of servers that are kept
+    MAX_CUSTOM = 200                # bytes of a SET in which the name of what it sets is looked for
+
+# a SET of a custom setting of PostgreSQL: its name has a dot
+cdef object _CUSTOM = re.compile(rb"set\s+(?:session\s+)?[a-z_][a-z_0-9]*\.", re.IGNORECASE).match
 
 cdef double ALIKE_SECONDS = 60.0    # for which what a server said of a session holds
 
@@ -33,6 +37,7 @@ cdef class Comparing(Counted):
         if s.flags & F_SETLIKE:
             change.text = sql[s.text_start:n]
             change.wait = self.wait_said(change.text)
+            change.custom = self.dialect == PG and _CUSTOM(change.text, 0, MAX_CUSTOM) is not None
         return change
 
     cdef object wait_said(self, bytes sql):
@@ -111,11 +116,13 @@ cdef class Comparing(Counted):
         cdef Engine engine = self.engine
         cdef Alike alike = Alike.__new__(Alike)
         cdef Alike before = self.history.alike
-        alike.refused, alike.digest, alike.idle_limit = engine.hooks.judge_session(self.dialect, rows)
+        alike.refused, alike.digest, alike.reading, alike.idle_limit = engine.hooks.judge_session(self.dialect, rows)
         alike.expires = engine.now + (ALIKE_SECONDS if rows else FACTS_RETRY_SECONDS)
         alike.version = self.asked_version
         if before is None or before.digest != alike.digest or alike.refused:
             engine.class_left(self)
+        if before is not None and before.reading != alike.reading and not self.history.changes:
+            self.history.generation += 1        # by something that was not seen
         self.is_like(alike)
         if self.proving is not None and rows:
             if len(engine.alikes) >= MAX_ALIKES:

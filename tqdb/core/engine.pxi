@@ -20,7 +20,7 @@ cdef class Engine(Departing):
     settings)``, or the next question and what is to be given with its rows, ``(sql, state)``; ``state`` is None with
     the first; NotImplemented: not just now, as if the catalogue had not answered;
     ``session_sql(dialect, settings)`` -> the question what a session is like, ``judge_session(dialect, rows)`` ->
-    ``(refused, digest, idle_limit)``;
+    ``(refused, digest, reading, idle_limit)``;
     ``status_sql(dialect, sql, session)`` -> the statement that answers a status query;
     ``status_variables(sql, session)`` -> for one that MariaDB prepares: what sets its figures, and what shows them;
     ``connect(session)``, ``cancel(session, packet, key)``, ``session_closed(session)``, ``server_closed(server)``;

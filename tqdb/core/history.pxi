@@ -6,8 +6,8 @@ cdef class Change:
     cdef bytes text                 # of a SET-like one, None for others
     cdef object wait                # what it says of max_wait_ms: a number, "startup", or None
     cdef bint reset                 # the session is as after its login
+    cdef bint custom                # the text sets a custom setting, which nothing is read by
     cdef bint charset               # the client character set becomes one that is not safe
-    cdef bytes database             # becomes the current one; None: stays
 
 cdef enum:
     CHANGING = F_SETLIKE | F_TAINT | F_OPAQUE | F_TEMP | F_LOCK | F_UNLOCK | F_CURRVAL | F_DISCARD
@@ -33,6 +33,7 @@ cdef bint is_plain(bytes text) except -1:
 cdef class Alike:
     """What the server said of a session when it was asked; sessions of one ``digest`` are alike."""
     cdef bytes digest               # 16 bytes
+    cdef bytes reading              # … of what a statement's text is read by: all but custom settings
     cdef bint refused               # it is like no other: its writes go alone
     cdef double idle_limit          # seconds after which the server ends it for silence, 0: never
     cdef double expires             # when it is to be asked again
@@ -48,21 +49,20 @@ cdef class History:
     cdef bytes login_key            # what was fixed at login
     cdef Alike alike                # None: the server is to be asked
     cdef bytes changes              # running fingerprint of SETs since then, b"": none
-    cdef int generation             # counts what may have changed the session
+    cdef int generation             # counts what may have changed how the server reads a statement
     cdef bint tainted               # it cannot be compared with any other's, and the server cannot be asked
     cdef bint temp                  # temporary objects were made
     cdef bint locks                 # LOCK TABLES is held
     cdef bint uses_currval
     cdef bint unsafe_charset
     cdef bint unsafe_at_login
-    cdef bytes database             # MariaDB: argument of the last USE or COM_INIT_DB
     cdef bint open                  # a SET has happened whose transaction has not ended
     cdef double wait                # what a SET or the start-up says of max_wait_ms
     cdef double open_wait           # … once the transaction under way is committed; NEVER: nothing
     cdef double startup_wait
 
     def __init__(self):
-        self.login_key = self.database = self.changes = b""
+        self.login_key = self.changes = b""
         self.wait = self.startup_wait = WAIT_NONE
         self.open_wait = NEVER
 
@@ -99,12 +99,11 @@ cdef class History:
         if failed or self.alike is None or change.flags & F_MULTI or not is_plain(change.text):
             self.doubt()
         else:
-            self.generation += 1
+            if not change.custom:
+                self.generation += 1
             self.changes = mix(self.changes.ljust(16, b"\0"), b"set", change.text)
         if failed:
             return 0
-        if change.database is not None:
-            self.database = change.database
         if change.wait is not None:
             wait = self.startup_wait if change.wait == "startup" else change.wait
             if in_transaction:
@@ -133,3 +132,28 @@ cdef class History:
         self.wait = self.startup_wait
         self.open_wait = NEVER
         return 0
+
+
+cdef class Prepared:
+    """A prepared statement, which the server has read by the settings of that moment: literals, names, types."""
+    cdef int generation             # of the session's history when it was prepared, -1: not known
+    cdef bytes reading              # see ``Alike``, of that moment; None: the server has not said
+
+    cdef inline int begun(self, History history) except -1:
+        """It goes to the server."""
+        self.generation = history.generation
+        self.reading = history.alike.reading if history.alike is not None and not history.changes else None
+        return 0
+
+    cdef inline int read(self, History history) except -1:
+        """The server has prepared it; what was under way has changed the session before that, or behind it."""
+        if self.generation != history.generation:
+            self.generation = -1
+            self.reading = None
+        return 0
+
+    cdef inline bint holds(self, History history) except -1:
+        """Whether another session that is like this one would read it alike; asked of sessions whose class is known."""
+        if self.generation == history.generation:
+            self.reading = history.alike.reading
+        return self.reading == history.alike.reading

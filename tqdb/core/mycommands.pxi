@@ -16,7 +16,7 @@ cdef class MyReset:
     cdef bytes user
 
 
-cdef class MyStatement:
+cdef class MyStatement(Prepared):
     """A prepared statement as its COM_STMT_PREPARE and the server's answer told it; the effect of that command."""
     cdef bytes text                 # the statement proper, None if it cannot be batched
     cdef int qtype
@@ -33,9 +33,6 @@ cdef class MyStatement:
     cdef bytes server_types         # … and as the server heard them last
     cdef bint long_data             # parameters were sent ahead
     cdef Shape shape                # of its executions
-    # the server has read it as its session then was: database, character set and sql_mode stay in it
-    cdef int generation             # of the history when it was prepared, -1: not known
-    cdef bytes digest               # what the server said of that session, None: was not asked yet
 
     cdef inline double wait(self, double session_wait) noexcept:
         return self.wait_ms if self.hinted else session_wait
@@ -240,7 +237,6 @@ cdef class MyCommands(MyBehind):
             self.restore()
             change = Change.__new__(Change)
             change.text = b"use " + said
-            change.database = said
             self.expect(command, 0, change)
         else:
             self.in_change_user = True
@@ -332,13 +328,11 @@ cdef class MyCommands(MyBehind):
         return target is not None and target is not self and target.user == self.user and target.cancel_waiting()
 
     cdef Change my_change_of(self, const char* sql, Py_ssize_t n, Scan* s):
-        """See ``change_of``; ``USE``, and character sets that are not safe."""
+        """See ``change_of``; character sets that are not safe."""
         cdef Change change = self.change_of(sql, n, s)
         cdef bytes text
         if change is None or change.text is None:
             return change
-        if s.verb == W_SETLIKE and (change.text[:3]).lower() == b"use":
-            change.database = change.text
         text = change.text[:MAX_CHARSET_TEXT].lower()
         if b"session_track" in text:
             change.flags |= F_TAINT         # answers would tell of the batch's transaction
@@ -372,8 +366,7 @@ cdef class MyCommands(MyBehind):
         if len(self.statements) >= MAX_NAMED_STATEMENTS:
             self.statements.clear()
         self.statements[statement.number] = statement
-        if statement.generation != self.history.generation:
-            statement.generation = -1           # before what changed the session, or behind it
+        statement.read(self.history)
         if statement.flags & F_ROW_COUNT:
             self.history.uses_currval = True
             self.engine.class_left(self)
@@ -417,7 +410,6 @@ cdef class MyCommands(MyBehind):
         else:
             if not failed:
                 self.changed_user(user)
-            self.history.database = b""
             self.history.reset()
             self.history.tainted = failed
         self.forget()

@@ -10,8 +10,10 @@ cdef class MySession(MyCommands):
         cdef Py_ssize_t n = length - 1
         cdef MyStatement statement = MyStatement.__new__(MyStatement)
         cdef bytes text
-        self.restore()
         scan_sql(<const uint8_t*>sql, n, MY, self.backslash(), &s)
+        if self.wants_batch(&s) and self.asks_first(s.qtype, s.flags):
+            return self.wait_for(0)
+        self.restore()
         self.set_source(&s)
         statement.qtype = s.qtype
         statement.hinted = s.hinted
@@ -19,7 +21,7 @@ cdef class MySession(MyCommands):
         statement.source = self.source
         if s.qtype <= QT_REPLACE and n <= MAX_STATEMENT_BYTES:
             statement.text = sql[s.text_start:s.text_end]
-        statement.generation = self.history.generation
+        statement.begun(self.history)
         self.last_prepared = statement
         if s.flags & F_STATUS:
             statement.status = sql[s.text_start:s.text_end]
@@ -202,7 +204,7 @@ cdef class MySession(MyCommands):
             action = self.find_class(1)
             if action != A_HELD:
                 return action
-            if not self.prepared_alike(statement):
+            if not statement.holds(self.history):
                 return self.not_gathered(R_SESSION_STATE, 1)
         w = held.at(held.nwrites)
         w.start = w.bind = w.bind_end = 0
@@ -223,15 +225,6 @@ cdef class MySession(MyCommands):
             statement.types = sent
             self.held_statement = statement
         return action
-
-    cdef bint prepared_alike(self, MyStatement statement) except -1:
-        """Whether the statement was prepared when the session, whose class is known, was as it is now.
-
-        The leader executes its own, which then means the same.
-        """
-        if statement.digest is None and statement.generation == self.history.generation:
-            statement.digest = self.history.alike.digest
-        return statement.digest == self.history.alike.digest
 
     cdef Shape execution_shape(self, MyStatement statement):
         cdef Scan s

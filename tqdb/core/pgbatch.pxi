@@ -40,7 +40,7 @@ cdef class PgBatchServer(SessionServer):
 
     cdef inline int replaces_unnamed(self) except -1:
         """Something of the proxy's takes the place of the unnamed statement."""
-        self.pg.statements.here = False
+        self.pg.statements.unnamed.here = False
         return 0
 
     # --- what is sent -----------------------------------------------------------------------------------

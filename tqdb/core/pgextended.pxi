@@ -23,7 +23,7 @@ cdef class PgExtended(PgLogin):
         """
         if self.sequences_stale:
             self.sequences_stale = False
-            self.statements.here = False
+            self.statements.unnamed.here = False
             self.server.out.append_bytes(DISCARD_SEQUENCES)
             self.server.mark()
             self.expected.sent(X_IGNORE, FE_QUERY, XF_MUST)
@@ -37,27 +37,28 @@ cdef class PgExtended(PgLogin):
 
     # --- what the client sends: counted by the kind of statement ----------------------------------------------
 
-    cdef PgQuery undo_of(self, Change change):
-        """Effect of a message that takes the unnamed statement away, unless the server skips it."""
-        cdef PgQuery effect = PgQuery.__new__(PgQuery)
-        effect.change = change
-        effect.unnamed = self.statements.unnamed
-        effect.here = self.statements.here
-        return effect
+    cdef int expect_unnamed(self, int owner, int message, int flags, PgUnnamed unnamed) except -1:
+        """A message goes that changes the unnamed statement, unless the server skips it."""
+        if self.expected.sent(owner, message, flags, unnamed):
+            self.statements.change(unnamed)
+        return 0
+
+    cdef int restore(self, int message) except -1:
+        """The proxy's ``message`` gives the server the unnamed statement that the client sees."""
+        cdef PgUnnamed unnamed = unnamed_as(self.statements.unnamed.statement, True)
+        unnamed.restored = True
+        return self.expect_unnamed(X_IGNORE, message, 0, unnamed)
 
     cdef int unnamed_ready(self) except -1:
         """The unnamed statement is about to be used: the server is given the one that the client sees."""
-        cdef PgStatements statements = self.statements
-        cdef PgStatement unnamed = statements.unnamed
-        if statements.here:
+        cdef PgStatement unnamed = self.statements.unnamed.statement
+        if self.statements.unnamed.here:
             return 0
         if unnamed is not None and unnamed.message:
             self.forward(PyBytes_AS_STRING(unnamed.message), PyBytes_GET_SIZE(unnamed.message))
-            statements.here = self.expected.sent(X_IGNORE, FE_PARSE, 0, RESTORED)
-        else:
-            self.forward(PyBytes_AS_STRING(CLOSE_UNNAMED), PyBytes_GET_SIZE(CLOSE_UNNAMED))
-            statements.here = self.expected.sent(X_IGNORE, FE_CLOSE, 0, RESTORED)
-        return 0
+            return self.restore(FE_PARSE)
+        self.forward(PyBytes_AS_STRING(CLOSE_UNNAMED), PyBytes_GET_SIZE(CLOSE_UNNAMED))
+        return self.restore(FE_CLOSE)
 
     cdef int ready_to_use(self, const char* name) except -1:
         """A statement is about to be bound or described: the server is given it as the client sees it.
@@ -79,7 +80,7 @@ cdef class PgExtended(PgLogin):
         if statement.name:
             self.expected.sent(X_IGNORE, FE_PARSE)
         else:
-            self.statements.here = self.expected.sent(X_IGNORE, FE_PARSE, 0, RESTORED)
+            self.restore(FE_PARSE)
         return 0
 
     cdef int put_status(self, PgStatement statement, bytes text) except -1:
@@ -109,8 +110,11 @@ cdef class PgExtended(PgLogin):
         return self.relay_message(p, n, total)
 
     cdef int expect_parse(self, PgStatement statement) except -1:
+        statement.begun(self.history)
+        if not statement.name:
+            return self.expect_unnamed(X_RELAY, FE_PARSE, 0, unnamed_as(statement, True))
         if self.expected.sent(X_RELAY, FE_PARSE, 0, statement):
-            self.statements.sent(statement)
+            self.statements.name(statement)
         return 0
 
     cdef Py_ssize_t relay_parse(self, const char* p, Py_ssize_t n, Py_ssize_t total, PgStatement statement,
@@ -192,8 +196,7 @@ cdef class PgExtended(PgLogin):
             elif p[PG_HEADER] == b"P":
                 self.statements.portals.pop(<bytes>name, None)
             elif name[0] == 0:
-                if self.expected.sent(X_RELAY, FE_CLOSE, 0, self.undo_of(None)):
-                    self.statements.drop_unnamed()
+                self.expect_unnamed(X_RELAY, FE_CLOSE, 0, unnamed_as(None, True))
                 return self.relay_message(p, n, total)
             elif not self.expected.skipping:
                 self.statements.named.pop(<bytes>name, None)
@@ -226,28 +229,31 @@ cdef class PgExtended(PgLogin):
 
     cdef int on_effect(self, effect, bint failed, bint in_transaction) except -1:
         """What a message was to make true: its answer has come."""
-        if isinstance(effect, PgStatement):
+        cdef PgStatement statement = None
+        cdef Change change = None
+        if isinstance(effect, PgUnnamed):
+            statement = (<PgUnnamed>effect).statement
+            change = (<PgUnnamed>effect).change
+            self.statements.changed(<PgUnnamed>effect, failed)
+        elif isinstance(effect, PgStatement):
+            statement = <PgStatement>effect
             if failed:
-                self.statements.refused(effect)
-            else:
-                self.statements.prepared(effect)
-        elif isinstance(effect, Change):
-            self.apply(<Change>effect, failed, in_transaction)
-        elif isinstance(effect, PgQuery):
-            if (<PgQuery>effect).change is not None:
-                self.apply((<PgQuery>effect).change, failed, in_transaction)
-        elif failed:
-            self.statements.here = False        # RESTORED
+                self.statements.forget(statement)
+            statement.known = self.statements.era
+        else:
+            change = <Change>effect
+        if statement is not None:
+            statement.read(self.history)
+        if change is not None:
+            self.apply(change, failed, in_transaction)
         return 0
 
     cdef int on_skipped(self, effect) except -1:
         """A message that the server has skipped."""
-        if isinstance(effect, PgStatement):
-            self.statements.skipped(effect)
-        elif isinstance(effect, PgQuery):
-            self.statements.put_back((<PgQuery>effect).unnamed, (<PgQuery>effect).here)
-        elif effect is RESTORED:
-            self.statements.here = False
+        if isinstance(effect, PgUnnamed):
+            self.statements.skipped(<PgUnnamed>effect)
+        elif isinstance(effect, PgStatement):
+            self.statements.forget(<PgStatement>effect)
         return 0
 
     cdef int on_error(self) except -1:
@@ -257,10 +263,10 @@ cdef class PgExtended(PgLogin):
         cdef bint first = self.expected.front().flags & XF_EFFECT != 0
         cdef list dropped = self.expected.error()
         self.transaction_ended(True)
-        while dropped:
-            effect = dropped.pop()
-            if not dropped and first:
+        for effect in dropped:
+            if first:
                 self.on_effect(effect, True, True)
+                first = False
             else:
                 self.on_skipped(effect)
         if copied:

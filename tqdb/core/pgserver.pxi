@@ -137,8 +137,8 @@ cdef class PgServer(PgBatchServer):
         """CommandComplete of something that may change the session."""
         cdef bytes text = tag
         cdef object effect = self.expected.effects[0] if front.flags & XF_EFFECT else None
-        if isinstance(effect, PgQuery):
-            effect = (<PgQuery>effect).change
+        if isinstance(effect, PgUnnamed):
+            effect = (<PgUnnamed>effect).change
         if text == b"ROLLBACK":
             self.pg.transaction_ended(True)
             if isinstance(effect, Change) and (<Change>effect).text is not None:

@@ -34,31 +34,26 @@ cdef class PgSession(PgExtended):
     cdef int expect_held(self) except -1:
         cdef Held held = self.held
         cdef PgStatement statement = self.held_statement
-        cdef bint parsed = False            # since the last Sync
         cdef Write* w
         cdef int k
         self.own_state()
         if statement is None:
             for k in range(held.nwrites):
                 self.expected.sent(X_RELAY, FE_QUERY)
-            self.statements.drop_unnamed()
+            self.statements.replace(None, True)
             return 0
         if not statement.name and not held.writes[0].flags & WF_PARSE:
             self.unnamed_ready()
         for k in range(held.nwrites):
             w = held.writes + k
             if w.flags & WF_PARSE:
-                self.statements.unnamed = statement
-                self.statements.here = True
-                self.expected.sent(X_RELAY, FE_PARSE, 0, None if parsed else statement)
-                parsed = True
+                self.expect_parse(statement)
             self.expected.sent(X_RELAY, FE_BIND)
             if w.flags & WF_DESCRIBE:
                 self.expected.sent(X_RELAY, FE_DESCRIBE)
             self.expected.sent(X_RELAY, FE_EXECUTE)
             if w.flags & WF_SYNC:
                 self.expected.sent(X_RELAY, FE_SYNC)
-                parsed = False
         return 0
 
     cdef int release(self) except -1:
@@ -140,13 +135,14 @@ cdef class PgSession(PgExtended):
 
     cdef int expect_query(self, int flags, Change change) except -1:
         """A Query is sent on: it drops the unnamed statement, unless the server skips it."""
+        cdef PgUnnamed unnamed
         self.own_state()
         if self.expected.segment_open:
-            if not self.expected.sent(X_RELAY, FE_QUERY, flags, self.undo_of(change)):
-                return 0
-        else:
-            self.expected.sent(X_RELAY, FE_QUERY, flags, change)
-        return self.statements.drop_unnamed()
+            unnamed = unnamed_as(None, True)
+            unnamed.change = change
+            return self.expect_unnamed(X_RELAY, FE_QUERY, flags, unnamed)
+        self.expected.sent(X_RELAY, FE_QUERY, flags, change)
+        return self.statements.replace(None, True)
 
     cdef Py_ssize_t parse_query(self, const char* p, Py_ssize_t n, Py_ssize_t total) except -1:
         cdef Scan s
@@ -173,8 +169,7 @@ cdef class PgSession(PgExtended):
             return total
         action = self.consider(p, total, PG_HEADER, total - 1, &s)
         if action == A_HELD:
-            self.statements.unnamed = None
-            self.statements.here = False
+            self.statements.replace(None, False)
             return total
         if action == A_WAIT:
             return WAIT
@@ -229,13 +224,18 @@ cdef class PgSession(PgExtended):
                     return 0
                 if n < total:
                     return NEED_MORE
-                statement = self.statements.unnamed
+                statement = self.statements.unnamed.statement
                 if statement is None or not statement.is_message(p, total):
                     statement = self.statements.read_parse(self.engine.stats, p, total, self.backslash, &s)
                     if statement is not None:
                         statement.epoch = self.engine.ddl_epoch
                     if not self.gathers(statement):
-                        return self.wait_for(WHEN_FREE) if held else self.relay_parse(p, n, total, statement, &s)
+                        if held:
+                            return self.wait_for(WHEN_FREE)
+                        if statement is not None and statement.wait(self.history.wait) != WAIT_NONE and (
+                                self.asks_first(statement.qtype, statement.flags)):
+                            return self.wait_for(0)
+                        return self.relay_parse(p, n, total, statement, &s)
                 elif not self.gathers(statement):
                     return 0
                 segment.begin(statement, total, held, self.history.wait)
@@ -267,7 +267,8 @@ cdef class PgSession(PgExtended):
         cdef PgStatement statement = segment.statement
         cdef Held held = self.held
         cdef Shape shape = None
-        cdef int reason, action
+        cdef int reason
+        cdef int action = A_HELD
         cdef bint parses = held.writes[held.nwrites].flags & WF_PARSE != 0
         if not held.nwrites:
             if not self.may_hold():
@@ -286,18 +287,21 @@ cdef class PgSession(PgExtended):
             shape = self.segment_shape(p, statement, segment.count)
             if shape is None or shape.verdict is None:
                 reason = R_NOT_BATCHABLE
+        if reason == R_COUNT and not parses and not held.nwrites:
+            action = self.find_class(segment.count)
+            if action == A_HELD and not statement.holds(self.history):
+                reason = R_SESSION_STATE        # a batch would read its text otherwise than the server has
         if reason != R_COUNT:
             action = self.not_gathered(reason, segment.count)
-        else:
+        elif action == A_HELD:
             action = self.gather(shape, segment.count, p, n, statement.wait(self.history.wait))
         if action == A_RELAY:
             self.counted = True
         elif action == A_HELD:
             self.held_statement = statement
             if parses:
-                statement.before = None
-                self.statements.unnamed = statement
-                self.statements.here = False
+                statement.begun(self.history)
+                self.statements.replace(statement, False)
         return action
 
     cdef Shape segment_shape(self, const char* p, PgStatement statement, int count):

@@ -3,14 +3,10 @@
 cdef enum:
     MAX_NAMED_STATEMENTS = 5000     # known per session
     MAX_PORTALS = 256
-    MAX_BEFORE = 64                 # unnamed statements that are remembered until the server has answered
     MAX_STATEMENT_BYTES = 16384     # of one that is kept, so that it may be batched
 
-cdef object RESTORED = object()     # effect of an unnamed statement put back: once it is skipped, it is not
-
-
-cdef class PgStatement:
-    """A prepared statement as its Parse message told it; the effect of that message."""
+cdef class PgStatement(Prepared):
+    """A prepared statement as its Parse message told it; a named one is the effect of that message."""
     cdef bytes name
     cdef bytes message              # the Parse message; b"" if it is too long to be kept
     cdef Py_ssize_t sql_start       # offsets into it
@@ -26,10 +22,6 @@ cdef class PgStatement:
     cdef bytes status               # the question about the proxy, if it is one; None: it is not
     cdef Change change              # what each execution makes true
     cdef uint64_t known             # era of the session's statements in which the server said it is there; 0: not yet
-    cdef int depth                  # of the chain of ``before``
-    cdef bint gone                  # the server has refused or skipped its Parse
-    cdef PgStatement before         # unnamed: the one that it replaces, until the server has answered …
-    cdef bint before_here           # … and whether the server had that
     cdef Shape shape                # of its last executions …
     cdef bytes alike                # … and what made it that shape
 
@@ -41,30 +33,42 @@ cdef class PgStatement:
             memcmp(PyBytes_AS_STRING(self.message), p, total) == 0)
 
 
-cdef class PgQuery:
-    """Effect of a Query, or a Close, that the server may skip: what it changes, the unnamed statement that it drops."""
-    cdef Change change
-    cdef PgStatement unnamed
-    cdef bint here
+@cython.trashcan(True)
+cdef class PgUnnamed:
+    """What the unnamed statement is behind a message that changes it; the effect of that message.
+
+    Until the server has answered it keeps what was ``before``, which holds again if the server skips the message.
+    """
+    cdef PgStatement statement      # as the client sees it, None: there is none
+    cdef bint here                  # the server has the same
+    cdef bint restored              # by the proxy, for a client that takes it to be there
+    cdef bint gone                  # skipped; ``before`` is then of none that was
+    cdef PgUnnamed before           # None: the server has answered, or cannot skip it
+    cdef Change change              # what a Query changes besides
+
+
+cdef PgUnnamed unnamed_as(PgStatement statement, bint here):
+    cdef PgUnnamed unnamed = PgUnnamed.__new__(PgUnnamed)
+    unnamed.statement = statement
+    unnamed.here = here
+    return unnamed
 
 
 cdef class PgStatements:
     """Statements by name. They change when a message is sent, and are put right when the server skips it.
 
     A batch, or a statement of the proxy's, on the session's connection replaces its unnamed statement, and a Parse
-    that went with a batch never came there: ``here`` tells whether the server has the unnamed statement that the
-    client sees.
+    that went with a batch never came there: ``PgUnnamed.here``.
     """
     cdef dict named
     cdef dict portals               # name -> PgStatement, of this transaction
-    cdef PgStatement unnamed
-    cdef bint here
+    cdef PgUnnamed unnamed          # behind everything that was sent and not skipped
     cdef uint64_t era               # of named statements: none of an earlier one is sure to be there, or as it was read
 
     def __init__(self):
         self.named = {}
         self.portals = {}
-        self.here = True
+        self.unnamed = unnamed_as(None, True)
         self.era = 1
 
     cdef PgStatement read_parse(self, Stats stats, const char* p, Py_ssize_t total, bint backslash, Scan* s):
@@ -110,29 +114,24 @@ cdef class PgStatements:
         return statement
 
     cdef PgStatement find(self, const char* name, Py_ssize_t n):
-        return self.unnamed if n == 0 else self.named.get(<bytes>name[:n])
+        return self.unnamed.statement if n == 0 else self.named.get(<bytes>name[:n])
 
-    cdef int sent(self, PgStatement statement) except -1:
-        """A Parse message of the client's goes to the server."""
-        if statement.name:
-            if len(self.named) >= MAX_NAMED_STATEMENTS:
-                self.named.clear()
-            self.named[statement.name] = statement
-            return 0
-        statement.before = self.unnamed
-        statement.before_here = self.here
-        statement.depth = self.unnamed.depth + 1 if self.unnamed is not None else 0
-        if statement.depth > MAX_BEFORE:
-            statement.before = None
-            statement.depth = 0
-        self.unnamed = statement
-        self.here = True
+    cdef int name(self, PgStatement statement) except -1:
+        """A Parse message of a named statement goes to the server."""
+        if len(self.named) >= MAX_NAMED_STATEMENTS:
+            self.named.clear()
+        self.named[statement.name] = statement
         return 0
 
-    cdef int drop_unnamed(self) except -1:
-        """A Query, or a Close, takes it away."""
-        self.unnamed = None
-        self.here = True
+    cdef int change(self, PgUnnamed unnamed) except -1:
+        """A message that changes the unnamed statement goes to the server, which may skip it."""
+        unnamed.before = self.unnamed
+        self.unnamed = unnamed
+        return 0
+
+    cdef int replace(self, PgStatement statement, bint here) except -1:
+        """The unnamed statement becomes another for sure."""
+        self.unnamed = unnamed_as(statement, here)
         return 0
 
     cdef int bind(self, const char* portal, const char* name) except -1:
@@ -142,40 +141,34 @@ cdef class PgStatements:
         self.portals[<bytes>portal] = self.find(name, len(name))
         return 0
 
-    cdef int prepared(self, PgStatement statement) except -1:
-        """ParseComplete."""
-        statement.known = self.era
-        statement.before = None
-        return 0
-
-    cdef int refused(self, PgStatement statement) except -1:
-        """Its Parse failed: whatever had its name is not known any more, and an unnamed one is gone."""
-        statement.before = None
-        statement.before_here = True
-        return self.skipped(statement)
-
-    cdef int skipped(self, PgStatement statement) except -1:
-        """Its Parse was skipped."""
-        statement.gone = True
-        if not statement.name:
-            if self.unnamed is statement:
-                self.put_back(statement.before, statement.before_here)
-        elif self.named.get(statement.name) is statement:
+    cdef int forget(self, PgStatement statement) except -1:
+        """The Parse of a named one failed or was skipped: whatever has its name is not known any more."""
+        if self.named.get(statement.name) is statement:
             del self.named[statement.name]
         return 0
 
-    cdef int put_back(self, PgStatement unnamed, bint here) except -1:
-        """What would have taken the unnamed statement away was skipped: it is the one from before, if that is there."""
-        while unnamed is not None and unnamed.gone:
-            here = unnamed.before_here
-            unnamed = unnamed.before
-        self.unnamed = unnamed
-        self.here = here
+    cdef int changed(self, PgUnnamed unnamed, bint failed) except -1:
+        """The message is answered. A Parse that fails has taken away what was there."""
+        unnamed.before = None
+        if failed and unnamed.restored:
+            unnamed.here = False
+        elif failed:
+            unnamed.statement = None
+            unnamed.here = True
+        return 0
+
+    cdef int skipped(self, PgUnnamed unnamed) except -1:
+        """The message was skipped, after all those before it were answered or skipped."""
+        unnamed.gone = True
+        if unnamed.before.gone:
+            unnamed.before = unnamed.before.before
+        while self.unnamed.gone:
+            self.unnamed = self.unnamed.before
         return 0
 
     cdef int strings_changed(self) except -1:
         """standard_conforming_strings is another: strings of statements scanned before end elsewhere now."""
         self.era += 1
-        if self.unnamed is not None:
-            self.unnamed.text = None
+        if self.unnamed.statement is not None:
+            self.unnamed.statement.text = None
         return 0

@@ -318,6 +318,15 @@ cdef class Session(Comparing):
             return action
         return self.not_gathered(R_SESSION_STATE, count) if action == A_RELAY else self.hold_back(0)
 
+    cdef bint asks_first(self, int qtype, int flags) except -1:
+        """Whether its server is to be asked what the session is like before a write that is wanted held is prepared.
+
+        So that later it is known by what the server has read the statement, see ``Prepared``.
+        """
+        if qtype > QT_REPLACE or self.busy() or self.is_known() or self.exclusion(flags) != R_COUNT:
+            return False
+        return self.recognise() == A_WAIT
+
     cdef int not_gathered(self, int reason, int count) except -1:
         cdef int k
         if self.has_held():
