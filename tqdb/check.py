@@ -3,7 +3,9 @@
 import socket
 import struct
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tqdb.backends import resolve
@@ -38,7 +40,10 @@ def _probe_mariadb(sock: socket.socket) -> str:
         raise OSError(payload[3:].decode("utf-8", "replace"))
     if payload[:1] != b"\x0a":
         raise OSError("it does not speak the MariaDB protocol")
-    return payload[1:payload.index(b"\0")].decode("utf-8", "replace")
+    version = payload[1:payload.index(b"\0")].decode("utf-8", "replace")
+    product = "MariaDB" if "mariadb" in version.lower() else "MySQL"
+    # MariaDB says 5.5.5- in front, for replicas that take 10 for 1, and how it was packaged behind
+    return f"{product} {version.removeprefix('5.5.5-').split('-')[0]}"
 
 
 PROBES = {"postgres": _probe_postgres, "mariadb": _probe_mariadb}
@@ -64,17 +69,33 @@ def probe(protocol: str, backend: Backend, timeout: float) -> tuple[bool, str]:
 
 def run(config: Config) -> int:
     """Prints a table of the backends; 0 if all are well."""
-    table = Table(title=f"configuration: {config.source}", title_justify="left")
-    for name in ("backend", "address", "listens on", "state", "found"):
-        table.add_column(name)
+    rows = []
     well = True
     for protocol, section in config.protocols():
         for backend in section.backends.values():
             ok, found = probe(protocol, backend, config.limits.server_connect_timeout)
             well = well and ok
             listen = ", ".join(str(x) for x in (section.listen, section.socket) if x is not None)
-            table.add_row(f"{protocol}.{backend.name}", str(backend.primary),
-                          listen if backend.name == section.default else "",
-                          "ok" if ok else "FAILED", found)
-    Console().print(table)
+            rows.append((f"{protocol}.{backend.name}", str(backend.primary),
+                         listen if backend.name == section.default else "", "ok" if ok else "FAILED", found))
+    _show(Console(), f"configuration: {config.source}", rows)
     return 0 if well else 1
+
+
+def _show(console: Console, title: str, rows: list[tuple[str, ...]]) -> None:
+    """A table, or one paragraph for each backend where that would not fit."""
+    names = ("backend", "address", "listens on", "state", "found")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in names:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    if table.__rich_measure__(console, console.options.update(max_width=10_000)).maximum <= console.width:
+        console.print(table)
+        return
+    console.print(title, markup=False, soft_wrap=True)
+    for row in rows:
+        console.print()
+        for name, value in zip(names, row, strict=True):
+            if value:
+                console.print(f"{name:<12}{value}", markup=False, highlight=False, soft_wrap=True)

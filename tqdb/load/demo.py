@@ -7,6 +7,7 @@ import time
 import urllib.request
 from dataclasses import dataclass
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -31,7 +32,7 @@ class Row:
     p99: float = 0.0
     writes: int = 0
     operations: int = 0
-    state: str = "waiting"
+    state: str = "waits"
 
 
 def _operations(proxy: Proxy) -> int:
@@ -40,16 +41,17 @@ def _operations(proxy: Proxy) -> int:
 
 
 def _table(rows: list[Row], title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("database")
-    table.add_column("path")
-    for name in ("writes/s", "p50 ms", "p99 ms", "writes", "database operations", "writes per operation"):
-        table.add_column(name, justify="right")
-    table.add_column("")
+    """Fits 80 columns; the state of a run stands where its rate will."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False,
+                  show_edge=False)
+    table.add_column("database", no_wrap=True)
+    table.add_column("path", no_wrap=True)
+    for name in ("writes/s", "p50 ms", "p99 ms", "writes", "operations", "per op."):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        per_operation = f"{row.writes / row.operations:.1f}" if row.operations else ""
-        table.add_row(row.database, row.path, f"{row.per_second:,.0f}", f"{row.p50:.2f}", f"{row.p99:.2f}",
-                      f"{row.writes:,}", f"{row.operations:,}", per_operation, row.state,
+        figures = [f"{row.per_second:,.0f}", f"{row.p50:.2f}", f"{row.p99:.2f}", f"{row.writes:,}",
+                   f"{row.operations:,}", f"{row.writes / row.operations:.1f}" if row.operations else ""]
+        table.add_row(row.database, row.path, *(figures if row.writes else [row.state]),
                       style="bold" if row.path == "batched" else "")
     return table
 
@@ -57,13 +59,13 @@ def _table(rows: list[Row], title: str) -> Table:
 def _measure(target: Target, proxy: Proxy, row: Row, seconds: float, connections: int, show) -> None:
     batched = row.path == "batched"
     port = getattr(proxy, f"{target.protocol}_port") if batched else None
-    row.state = "connecting"
+    row.state = "connects"
     show()
     writers = Writers(target, port, connections)
     try:
         before = _operations(proxy)
         generator = writers.start(insert(target.protocol, HINT), seconds)
-        row.state = "writing"
+        row.state = "writes"
         last, last_at = 0, time.monotonic()
         while writers.thread.is_alive():
             writers.thread.join(0.25)
