@@ -236,6 +236,7 @@ cdef class PgSession(PgExtended):
                         statement.epoch = self.engine.ddl_epoch
                     if not self.gathers(statement):
                         return self.wait_for(WHEN_FREE) if held else self.relay_parse(p, n, total, statement, &s)
+                    self.note_change(statement, p + statement.sql_start, &s)
                 elif not self.gathers(statement):
                     return 0
                 segment.begin(statement, total, held, self.history.wait)
