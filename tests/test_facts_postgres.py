@@ -1,9 +1,14 @@
 """What a write executes on PostgreSQL decides how it may be sent: merged, pipelined, or alone and why."""
 
+import itertools
+import re
+
 import psycopg
 import pytest
 
 from tests.facts_postgres import ALONE, MERGED, PIPELINED, facts, strategy, verdict
+from tqdb.catalog.postgres_probe import FIRST_USER_OID, probe
+from tqdb.catalog.sessions import session_sql
 
 INSERT = "INSERT INTO t (a) VALUES (1)"
 
@@ -336,3 +341,42 @@ def test_a_closure_has_an_end(postgres, table):
         c.execute(f"ALTER TABLE {table} ALTER b SET DEFAULT {table}f9()")
         found, why = strategy(c, f"INSERT INTO {table} (a) VALUES (1)")
         assert found == ALONE and "deep" in why
+
+
+def test_a_body_that_is_too_deep_to_be_read(postgres, table):
+    with psycopg.connect(postgres.dsn(), autocommit=True) as c:
+        body = "BEGIN " * 1000 + "NULL;" + " END;" * 999 + " RETURN NEW; END"
+        c.execute(f"CREATE TABLE {table} (a int); CREATE FUNCTION {table}f() RETURNS trigger LANGUAGE plpgsql AS "
+                  f"'{body}'; CREATE TRIGGER x BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION {table}f()")
+        found, why = strategy(c, f"INSERT INTO {table} (a) VALUES (1)")
+        assert found == ALONE and "too deep" in why
+
+
+OPERAND_TYPES = """oid int2 int4 int8 name text bool "char" regclass regproc jsonb oidvector oid[] name[] text[]
+    pg_node_tree""".split()
+OPERATORS = {"bool": "= <> < > <= >= ~ ~* ~~ !~~", "text": "|| ->>", "int8": "- +"}
+
+
+def test_the_questions_call_nothing_that_others_have_made(postgres):
+    """They run with the rights of whoever writes: operators that fit better than the server's must not be found."""
+    questions = (session_sql(0, ("app.x",)).decode(), probe([(None, "t", 1)]), probe(
+        [(None, "t", 1), (("a", "b"), "t", 2)], [(16400, 1)], [(None, "f", 0), (None, "f", 1)], [16400], ["a"], [16400],
+        ["="], [16400]))
+    with psycopg.connect(postgres.dsn(), autocommit=True) as admin:
+        admin.execute("CREATE DATABASE operators")
+        with psycopg.connect(postgres.dsn(), dbname="operators", autocommit=True) as c:
+            for (left, right), (result, names) in itertools.product(
+                    itertools.product(OPERAND_TYPES, OPERAND_TYPES), OPERATORS.items()):
+                c.execute(f"CREATE FUNCTION public.other_{result}({left}, {right}) RETURNS {result} LANGUAGE sql AS "
+                          f"'SELECT NULL::{result}'; " + ";".join(
+                              f"CREATE OPERATOR public.{name} (leftarg = {left}, rightarg = {right}, "
+                              f"function = public.other_{result})" for name in names.split()))
+            for i, question in enumerate(questions):
+                c.execute(f"CREATE VIEW q{i} AS SELECT * FROM ({question}) x")
+                # columns alone: an operator here might be one of the others
+                trees = [tree for name, tree in c.execute(
+                    "SELECT ev_class::pg_catalog.regclass::text, ev_action::text FROM pg_catalog.pg_rewrite") if (
+                        name == f"q{i}")]
+                called = {int(n) for n in re.findall(r":opno (\d+)", trees[0])}
+                assert called and max(called) < FIRST_USER_OID
+        admin.execute("DROP DATABASE operators")
