@@ -20,6 +20,11 @@ def trigger(body, when="BEFORE INSERT"):
     return "CREATE TABLE t (a int, b text); " + TRIGGER.format(body, when)
 
 
+# functions that tell others; an operator class may call the second
+NOTIFIES = (
+    "CREATE FUNCTION bad(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_notify('a', 'b'); RETURN $1; END $$; "
+    "CREATE FUNCTION bad(int, int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN bad($1) - $2; END $$; ")
+
 # what there is, the write, how it goes, a word of why
 CASES = {
     "plain": ("CREATE TABLE t (a int)", INSERT, MERGED, ""),
@@ -292,6 +297,25 @@ CASES = {
                     "INSERT INTO t (a) VALUES (1) ON CONFLICT (a) DO UPDATE SET b = t.b + 1", PIPELINED, ""),
     "TABLESAMPLE": ("CREATE TABLE t (a int)", "DELETE FROM t WHERE a IN (SELECT a FROM t TABLESAMPLE system(3))", ALONE,
                     "text"),
+    "a difference of a multirange": (
+        NOTIFIES + "CREATE FUNCTION d(int, int) RETURNS float8 LANGUAGE sql IMMUTABLE AS 'SELECT bad($1)::float8'; "
+        "CREATE TYPE r AS RANGE (subtype = int, subtype_diff = d); CREATE TABLE t (a r_multirange); "
+        "CREATE INDEX ON t USING gist (a)", "INSERT INTO t (a) VALUES ('{[1,2)}')", ALONE, "pg_notify()"),
+    "a multirange": (
+        "CREATE TYPE r AS RANGE (subtype = int); CREATE TABLE t (a r_multirange)",
+        "INSERT INTO t (a) VALUES ('{[1,2)}')", PIPELINED, ""),
+    "an order of a range": (
+        NOTIFIES + "CREATE OPERATOR CLASS o FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, "
+        "OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 bad(int, int); CREATE TYPE r AS RANGE (subtype = int, "
+        "subtype_opclass = o); CREATE TABLE t (a r)", "INSERT INTO t (a) VALUES ('[1,2)')", ALONE, "pg_notify()"),
+    "an order of partitions": (
+        NOTIFIES + "CREATE OPERATOR CLASS o FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, "
+        "OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 bad(int, int); CREATE TABLE t (a int) PARTITION BY RANGE (a o)",
+        "INSERT INTO t (a) VALUES (1)", ALONE, "pg_notify()"),
+    "an order of a partition's table": (
+        NOTIFIES + "CREATE OPERATOR CLASS o FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, "
+        "OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 bad(int, int); CREATE TABLE p (a int) PARTITION BY RANGE (a o); "
+        "CREATE TABLE t PARTITION OF p DEFAULT", "INSERT INTO t (a) VALUES (1)", ALONE, "pg_notify()"),
     "an aggregate of a user's": (
         "CREATE TABLE t (a int); CREATE AGGREGATE agg(int) (sfunc = int4pl, stype = int)",
         "UPDATE t SET a = (SELECT agg(a) FROM t)", ALONE, "agg()"),

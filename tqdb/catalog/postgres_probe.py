@@ -114,10 +114,13 @@ types(oid) AS (SELECT pg_catalog.unnest({type_oids}::pg_catalog.oid[])
   SELECT y.typelem AS oid UNION ALL SELECT y.typbasetype
   UNION ALL SELECT g.atttypid FROM pg_catalog.pg_attribute g
    WHERE y.typtype = 'c' AND g.attrelid = y.typrelid AND g.attnum > 0
-  UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = y.oid) n WHERE n.oid >= {first}),
+  UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = y.oid
+  UNION ALL SELECT r.rngtypid FROM pg_catalog.pg_range r
+   WHERE (pg_catalog.to_jsonb(r) ->> 'rngmultitypid'::text)::pg_catalog.oid = y.oid) n WHERE n.oid >= {first}),
 all_types(v) AS (SELECT ARRAY(SELECT oid FROM types)),
 families(v) AS (SELECT ARRAY(SELECT o.opcfamily FROM pg_catalog.pg_opclass o WHERE o.oid >= {first}
- AND o.opcintype = ANY ((SELECT v FROM all_types)::pg_catalog.oid[]))),
+ AND (o.opcintype = ANY ((SELECT v FROM all_types)::pg_catalog.oid[]) OR o.oid = ANY (ARRAY(SELECT r.rngsubopc
+  FROM pg_catalog.pg_range r WHERE r.rngtypid = ANY ((SELECT v FROM all_types)::pg_catalog.oid[])))))),
 """
 
 # functions that may be called because of types of which users have made some
@@ -222,7 +225,10 @@ _RELATION_ANSWERS = """,
    condeferred AS deferred, self FROM constraints WHERE condeferrable OR self) x),
  'classes', (SELECT pg_catalog.json_agg(DISTINCT o::pg_catalog.int8) FROM (
    SELECT pg_catalog.unnest(indclass::pg_catalog.oid[]) AS o FROM indexes
-   UNION ALL SELECT pg_catalog.unnest(conexclop) FROM constraints) x WHERE o >= {first}),
+   UNION ALL SELECT pg_catalog.unnest(conexclop) FROM constraints
+   UNION ALL SELECT pg_catalog.unnest(k.partclass::pg_catalog.oid[]) FROM pg_catalog.pg_partitioned_table k
+    WHERE k.partrelid = ANY (ARRAY(SELECT oid FROM rels WHERE relkind = 'p' UNION ALL SELECT oid FROM above))) x
+   WHERE o >= {first}),
  'methods', (SELECT pg_catalog.json_agg(DISTINCT m.amname) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_am m
    ON m.oid = c.relam WHERE c.oid = ANY (ARRAY(SELECT indexrelid FROM indexes)))"""
 
