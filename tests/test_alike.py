@@ -11,7 +11,8 @@ import psycopg
 import pytest
 
 from tests.crowd import together
-from tests.raw import RawMariaDB
+from tests.raw import RawMariaDB, RawPostgres
+from tests.wire import pg, pg_bind, pg_parse
 from tqdb.catalog.sessions import judge_session
 
 HINT = "/* max_wait_ms:500 */ "
@@ -55,6 +56,8 @@ PG_CHANGES = {
     "function in a condition": ["SELECT 1 FROM public.one WHERE public.set_path() IS NULL"],
     "function in an INSERT": ["INSERT INTO public.one SELECT length(public.set_path())"],
     "function in VALUES": ["INSERT INTO public.one VALUES (length(public.set_path()))"],
+    "function in RETURNING": ["INSERT INTO public.one VALUES (1) RETURNING public.set_path()"],
+    "function in RETURNING of a table": ["INSERT INTO public.one TABLE public.one RETURNING public.set_path()"],
     "function in a hinted INSERT": [f"{HINT}INSERT INTO public.one VALUES (length(public.set_path()))"],
     "function in an UPDATE": ["UPDATE public.one SET a = length(public.set_path())"],
     "function in COPY": ["COPY (SELECT public.set_path()) TO STDOUT"],
@@ -202,6 +205,27 @@ def test_postgres_prepared_for_another_tenant(postgres, proxy, pg_database):
     with psycopg.connect(postgres.dsn(), dbname=pg_database, autocommit=True) as admin:
         rows = admin.execute("SELECT k, t FROM y.tenant").fetchall()
     assert sorted(rows) == sorted((10 * i + turn, f"w{min(turn, 1)}") for i in range(4) for turn in range(5))
+def test_postgres_an_unnamed_statement_is_executed_again(postgres, proxy, pg_database):
+    """What was parsed with a write that was held changes the session whenever it is executed, also without a Parse."""
+    sql = f"{HINT}INSERT INTO public.one VALUES (public.go($1))".encode()
+    run = pg(b"E", b"\0\0\0\0\0") + pg(b"S")
+    with psycopg.connect(postgres.dsn(), dbname=pg_database, autocommit=True) as admin:
+        admin.execute("TRUNCATE x.t, y.t; CREATE FUNCTION public.go(text) RETURNS int LANGUAGE sql AS "
+                      "$$ SELECT length(set_config('search_path', $1, false)) $$")
+        sessions = [RawPostgres(proxy.postgres_port, database=pg_database) for _ in range(4)]
+        for session in sessions:
+            session.say(pg_parse(b"", sql) + pg_bind(b"", b"", b"y") + run)
+        # the first one's was held: on its connection the catalogue was asked
+        sessions[0].say(pg_bind(b"", b"", b"x") + run)
+        before = proxy.batched()
+        for turn in range(2):
+            together(4, lambda i, turn=turn: sessions[i].query(f"{HINT}INSERT INTO t (a) VALUES ({10 * turn + i})"))
+        assert proxy.batched() > before
+        for session in sessions:
+            session.close()
+        admin.execute("DROP FUNCTION public.go")
+        assert admin.execute("SELECT 'x', a FROM x.t UNION ALL SELECT 'y', a FROM y.t ORDER BY 1, 2").fetchall() == [
+            ("x", 0), ("x", 10), *[("y", 10 * turn + i) for turn in range(2) for i in range(1, 4)]]
 
 
 def test_postgres_defaults_of_a_role_change(postgres, proxy, pg_database):

@@ -1,9 +1,14 @@
 """What a write executes on PostgreSQL decides how it may be sent: merged, pipelined, or alone and why."""
 
+import itertools
+import re
+
 import psycopg
 import pytest
 
 from tests.facts_postgres import ALONE, MERGED, PIPELINED, facts, strategy, verdict
+from tqdb.catalog.postgres_probe import FIRST_USER_OID, probe
+from tqdb.catalog.sessions import session_sql
 
 INSERT = "INSERT INTO t (a) VALUES (1)"
 
@@ -14,6 +19,11 @@ TRIGGER = "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ {} $$; " \
 def trigger(body, when="BEFORE INSERT"):
     return "CREATE TABLE t (a int, b text); " + TRIGGER.format(body, when)
 
+
+# functions that tell others; an operator class may call the second
+NOTIFIES = (
+    "CREATE FUNCTION bad(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_notify('a', 'b'); RETURN $1; END $$; "
+    "CREATE FUNCTION bad(int, int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN bad($1) - $2; END $$; ")
 
 # what there is, the write, how it goes, a word of why
 CASES = {
@@ -287,6 +297,25 @@ CASES = {
                     "INSERT INTO t (a) VALUES (1) ON CONFLICT (a) DO UPDATE SET b = t.b + 1", PIPELINED, ""),
     "TABLESAMPLE": ("CREATE TABLE t (a int)", "DELETE FROM t WHERE a IN (SELECT a FROM t TABLESAMPLE system(3))", ALONE,
                     "text"),
+    "a difference of a multirange": (
+        NOTIFIES + "CREATE FUNCTION d(int, int) RETURNS float8 LANGUAGE sql IMMUTABLE AS 'SELECT bad($1)::float8'; "
+        "CREATE TYPE r AS RANGE (subtype = int, subtype_diff = d); CREATE TABLE t (a r_multirange); "
+        "CREATE INDEX ON t USING gist (a)", "INSERT INTO t (a) VALUES ('{[1,2)}')", ALONE, "pg_notify()"),
+    "a multirange": (
+        "CREATE TYPE r AS RANGE (subtype = int); CREATE TABLE t (a r_multirange)",
+        "INSERT INTO t (a) VALUES ('{[1,2)}')", PIPELINED, ""),
+    "an order of a range": (
+        NOTIFIES + "CREATE OPERATOR CLASS o FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, "
+        "OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 bad(int, int); CREATE TYPE r AS RANGE (subtype = int, "
+        "subtype_opclass = o); CREATE TABLE t (a r)", "INSERT INTO t (a) VALUES ('[1,2)')", ALONE, "pg_notify()"),
+    "an order of partitions": (
+        NOTIFIES + "CREATE OPERATOR CLASS o FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, "
+        "OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 bad(int, int); CREATE TABLE t (a int) PARTITION BY RANGE (a o)",
+        "INSERT INTO t (a) VALUES (1)", ALONE, "pg_notify()"),
+    "an order of a partition's table": (
+        NOTIFIES + "CREATE OPERATOR CLASS o FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, "
+        "OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 bad(int, int); CREATE TABLE p (a int) PARTITION BY RANGE (a o); "
+        "CREATE TABLE t PARTITION OF p DEFAULT", "INSERT INTO t (a) VALUES (1)", ALONE, "pg_notify()"),
     "an aggregate of a user's": (
         "CREATE TABLE t (a int); CREATE AGGREGATE agg(int) (sfunc = int4pl, stype = int)",
         "UPDATE t SET a = (SELECT agg(a) FROM t)", ALONE, "agg()"),
@@ -336,3 +365,42 @@ def test_a_closure_has_an_end(postgres, table):
         c.execute(f"ALTER TABLE {table} ALTER b SET DEFAULT {table}f9()")
         found, why = strategy(c, f"INSERT INTO {table} (a) VALUES (1)")
         assert found == ALONE and "deep" in why
+
+
+def test_a_body_that_is_too_deep_to_be_read(postgres, table):
+    with psycopg.connect(postgres.dsn(), autocommit=True) as c:
+        body = "BEGIN " * 1000 + "NULL;" + " END;" * 999 + " RETURN NEW; END"
+        c.execute(f"CREATE TABLE {table} (a int); CREATE FUNCTION {table}f() RETURNS trigger LANGUAGE plpgsql AS "
+                  f"'{body}'; CREATE TRIGGER x BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION {table}f()")
+        found, why = strategy(c, f"INSERT INTO {table} (a) VALUES (1)")
+        assert found == ALONE and "too deep" in why
+
+
+OPERAND_TYPES = """oid int2 int4 int8 name text bool "char" regclass regproc jsonb oidvector oid[] name[] text[]
+    pg_node_tree""".split()
+OPERATORS = {"bool": "= <> < > <= >= ~ ~* ~~ !~~", "text": "|| ->>", "int8": "- +"}
+
+
+def test_the_questions_call_nothing_that_others_have_made(postgres):
+    """They run with the rights of whoever writes: operators that fit better than the server's must not be found."""
+    questions = (session_sql(0, ("app.x",)).decode(), probe([(None, "t", 1)]), probe(
+        [(None, "t", 1), (("a", "b"), "t", 2)], [(16400, 1)], [(None, "f", 0), (None, "f", 1)], [16400], ["a"], [16400],
+        ["="], [16400]))
+    with psycopg.connect(postgres.dsn(), autocommit=True) as admin:
+        admin.execute("CREATE DATABASE operators")
+        with psycopg.connect(postgres.dsn(), dbname="operators", autocommit=True) as c:
+            for (left, right), (result, names) in itertools.product(
+                    itertools.product(OPERAND_TYPES, OPERAND_TYPES), OPERATORS.items()):
+                c.execute(f"CREATE FUNCTION public.other_{result}({left}, {right}) RETURNS {result} LANGUAGE sql AS "
+                          f"'SELECT NULL::{result}'; " + ";".join(
+                              f"CREATE OPERATOR public.{name} (leftarg = {left}, rightarg = {right}, "
+                              f"function = public.other_{result})" for name in names.split()))
+            for i, question in enumerate(questions):
+                c.execute(f"CREATE VIEW q{i} AS SELECT * FROM ({question}) x")
+                # columns alone: an operator here might be one of the others
+                trees = [tree for name, tree in c.execute(
+                    "SELECT ev_class::pg_catalog.regclass::text, ev_action::text FROM pg_catalog.pg_rewrite") if (
+                        name == f"q{i}")]
+                called = {int(n) for n in re.findall(r":opno (\d+)", trees[0])}
+                assert called and max(called) < FIRST_USER_OID
+        admin.execute("DROP DATABASE operators")

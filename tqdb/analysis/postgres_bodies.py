@@ -61,6 +61,8 @@ def plpgsql_body(definition: str, source: str) -> Names:
         parsed = parse_plpgsql(definition)
     except (ParseError, ValueError) as e:
         raise Unknown("its body cannot be read") from e
+    except RecursionError as e:
+        raise Unknown("its body is too deep") from e
     collector = Collector(literal=True)
     _walk(parsed, collector)
     _source(source, collector)

@@ -88,11 +88,13 @@ LIBRARIES = {
     "moddatetime": (PIPELINED, "moddatetime"), "insert_username": (PIPELINED, "insert_username"),
 }
 
-# What functions of language ``internal`` that extensions make are: built-in ones by another name (citext).
+# What functions of language ``internal`` that extensions make are: built-in ones by another name (citext),
+# and what the server makes with each range type.
 INTERNAL_SOURCES = frozenset("""
     textin textout textrecv textsend booltext network_show texteq textne text_lt text_le text_gt text_ge textlike
     textnlike texticlike texticnlike textregexeq textregexne texticregexeq texticregexne hashtext text_larger
-    text_smaller bpchareq bpcharne rtrim1 texttrim
+    text_smaller bpchareq bpcharne rtrim1 texttrim range_constructor2 range_constructor3 multirange_constructor0
+    multirange_constructor1 multirange_constructor2
 """.split())
 
 INDEX_METHODS = frozenset(("btree", "hash", "gin", "gist", "spgist", "brin"))

@@ -8,6 +8,9 @@ name); the functions, operators and types that these and the given names come to
 Sources: manual, chapter "System Catalogs"; ``src/backend/nodes/outfuncs.c`` for the trees. Columns that came after
 version 10 are read through ``to_jsonb``, which has no column to miss. Sets are handed on as arrays: what the planner
 expects of them stays small, so that it neither scans whole catalogues nor compiles the query.
+
+It runs with the rights of whoever writes, and others may have made operators in the schemas of its search_path: each
+operator here has operands of the very types of one of pg_catalog's, for which then no other can stand in.
 """
 
 FIRST_USER_OID = 16384          # FirstNormalObjectId: below it lies what initdb has made
@@ -38,8 +41,10 @@ reached(oid, a) AS (
     AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))
   UNION ALL
   SELECT d.refobjid, CASE WHEN w.rulename = '_RETURN' THEN r.a ELSE 2 END FROM pg_catalog.pg_rewrite w
-   JOIN pg_catalog.pg_depend d ON d.objid = w.oid AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
-    AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass WHERE w.ev_class = r.oid) n),
+   JOIN pg_catalog.pg_depend d ON d.objid = w.oid
+    AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass::pg_catalog.oid
+    AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
+   WHERE w.ev_class = r.oid) n),
 ids(v, w, u) AS (SELECT ARRAY(SELECT DISTINCT oid FROM reached),
   ARRAY(SELECT DISTINCT oid FROM reached WHERE a > 0), ARRAY(SELECT DISTINCT oid FROM reached WHERE a = 2)),
 rels AS (SELECT c.oid, c.relname, c.relkind, c.relpersistence, c.relrowsecurity, c.relhasrules,
@@ -62,31 +67,34 @@ indexes AS (SELECT x.indexrelid, x.indexprs, x.indpred, x.indclass FROM pg_catal
 """
 
 _RELATION_TREES = """\
- SELECT 'the default of column ' || g.attname, d.adbin::text FROM pg_catalog.pg_attrdef d
+ SELECT pg_catalog.concat('the default of column ', g.attname), d.adbin::text FROM pg_catalog.pg_attrdef d
   JOIN pg_catalog.pg_attribute g ON g.attrelid = d.adrelid AND g.attnum = d.adnum
   WHERE d.adrelid = ANY (CASE WHEN pg_catalog.current_setting('server_version_num')::int < {virtual}
    THEN (SELECT w FROM ids) ELSE (SELECT v FROM ids) END)
- UNION ALL SELECT 'the constraint ' || conname, conbin::text FROM constraints WHERE conbin IS NOT NULL
- UNION ALL SELECT 'the index ' || indexrelid::pg_catalog.regclass, pg_catalog.concat(indexprs::text, ' ', indpred::text)
+ UNION ALL SELECT pg_catalog.concat('the constraint ', conname), conbin::text FROM constraints WHERE conbin IS NOT NULL
+ UNION ALL SELECT pg_catalog.concat('the index ', indexrelid::pg_catalog.regclass),
+  pg_catalog.concat(indexprs::text, ' ', indpred::text)
   FROM indexes WHERE indexprs IS NOT NULL OR indpred IS NOT NULL
- UNION ALL SELECT 'the trigger ' || tgname, tgqual::text FROM triggers WHERE tgqual IS NOT NULL
- UNION ALL SELECT 'the policy ' || q.polname, pg_catalog.concat(q.polqual::text, ' ', q.polwithcheck::text)
+ UNION ALL SELECT pg_catalog.concat('the trigger ', tgname), tgqual::text FROM triggers WHERE tgqual IS NOT NULL
+ UNION ALL SELECT pg_catalog.concat('the policy ', q.polname),
+  pg_catalog.concat(q.polqual::text, ' ', q.polwithcheck::text)
   FROM pg_catalog.pg_policy q WHERE q.polrelid = ANY (ARRAY(SELECT oid FROM rels WHERE relrowsecurity))
- UNION ALL SELECT CASE WHEN w.rulename = '_RETURN' THEN 'the view ' || w.ev_class::pg_catalog.regclass
-   ELSE 'the rule ' || w.rulename END, pg_catalog.concat(w.ev_action::text, ' ', w.ev_qual::text)
+ UNION ALL SELECT CASE WHEN w.rulename = '_RETURN' THEN pg_catalog.concat('the view ',
+   w.ev_class::pg_catalog.regclass) ELSE pg_catalog.concat('the rule ', w.rulename) END,
+  pg_catalog.concat(w.ev_action::text, ' ', w.ev_qual::text)
   FROM pg_catalog.pg_rewrite w WHERE w.ev_class = ANY (ARRAY(SELECT oid FROM rels WHERE relhasrules AND relkind <> 'm'))
- UNION ALL SELECT 'the partition key of ' || k.partrelid::pg_catalog.regclass, k.partexprs::text
+ UNION ALL SELECT pg_catalog.concat('the partition key of ', k.partrelid::pg_catalog.regclass), k.partexprs::text
   FROM pg_catalog.pg_partitioned_table k WHERE k.partexprs IS NOT NULL AND k.partrelid = ANY (ARRAY(
    SELECT oid FROM rels WHERE relkind = 'p' UNION ALL SELECT oid FROM above))"""
 
 _FUNCTION_TREES = """\
- SELECT 'the function ' || p.proname, pg_catalog.concat(p.proargdefaults::text, ' ',
-   pg_catalog.to_jsonb(p) ->> 'prosqlbody') FROM pg_catalog.pg_proc p
+ SELECT pg_catalog.concat('the function ', p.proname), pg_catalog.concat(p.proargdefaults::text, ' ',
+   pg_catalog.to_jsonb(p) ->> 'prosqlbody'::text) FROM pg_catalog.pg_proc p
   WHERE p.oid = ANY ({function_trees}::pg_catalog.oid[])"""
 
 # a domain's checks and default
 _TYPE_TREES = """\
- SELECT 'the type ' || t.typname, pg_catalog.concat(t.typdefaultbin::text, ' ', (SELECT
+ SELECT pg_catalog.concat('the type ', t.typname), pg_catalog.concat(t.typdefaultbin::text, ' ', (SELECT
    pg_catalog.string_agg(k.conbin::text, ' ') FROM pg_catalog.pg_constraint k WHERE k.contypid = t.oid))
   FROM pg_catalog.pg_type t WHERE t.oid = ANY (ARRAY(SELECT oid FROM types)) AND t.typtype = 'd'"""
 
@@ -106,10 +114,13 @@ types(oid) AS (SELECT pg_catalog.unnest({type_oids}::pg_catalog.oid[])
   SELECT y.typelem AS oid UNION ALL SELECT y.typbasetype
   UNION ALL SELECT g.atttypid FROM pg_catalog.pg_attribute g
    WHERE y.typtype = 'c' AND g.attrelid = y.typrelid AND g.attnum > 0
-  UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = y.oid) n WHERE n.oid >= {first}),
+  UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = y.oid
+  UNION ALL SELECT r.rngtypid FROM pg_catalog.pg_range r
+   WHERE (pg_catalog.to_jsonb(r) ->> 'rngmultitypid'::text)::pg_catalog.oid = y.oid) n WHERE n.oid >= {first}),
 all_types(v) AS (SELECT ARRAY(SELECT oid FROM types)),
 families(v) AS (SELECT ARRAY(SELECT o.opcfamily FROM pg_catalog.pg_opclass o WHERE o.oid >= {first}
- AND o.opcintype = ANY ((SELECT v FROM all_types)::pg_catalog.oid[]))),
+ AND (o.opcintype = ANY ((SELECT v FROM all_types)::pg_catalog.oid[]) OR o.oid = ANY (ARRAY(SELECT r.rngsubopc
+  FROM pg_catalog.pg_range r WHERE r.rngtypid = ANY ((SELECT v FROM all_types)::pg_catalog.oid[])))))),
 """
 
 # functions that may be called because of types of which users have made some
@@ -127,7 +138,7 @@ _TYPE_FUNCTIONS = """
   AND (k.casttarget < {first} OR k.casttarget = ANY ((SELECT v FROM all_types)::pg_catalog.oid[]))
  UNION SELECT x FROM pg_catalog.pg_type y, LATERAL pg_catalog.unnest(ARRAY[
    y.typinput, y.typoutput, y.typreceive, y.typsend, y.typmodin, y.typmodout,
-   (pg_catalog.to_jsonb(y) ->> 'typsubscript')::pg_catalog.regproc]::pg_catalog.oid[]) x
+   (pg_catalog.to_jsonb(y) ->> 'typsubscript'::text)::pg_catalog.regproc]::pg_catalog.oid[]) x
   WHERE y.oid = ANY ((SELECT v FROM all_types)::pg_catalog.oid[]) AND x >= {first}
  UNION SELECT x FROM pg_catalog.pg_range r, LATERAL pg_catalog.unnest(ARRAY[
    r.rngcanonical, r.rngsubdiff]::pg_catalog.oid[]) x
@@ -184,13 +195,13 @@ SELECT pg_catalog.json_build_object(
    AND (l.lanname = 'internal' OR (l.lanname = 'sql' AND p.xmin::text::pg_catalog.int8 < {initdb}))
    THEN pg_catalog.json_build_array(p.oid::pg_catalog.int8, p.proname, pg_catalog.oidvectortypes(p.proargtypes),
     p.provolatile, p.proretset)
-   ELSE pg_catalog.json_build_array(p.oid::pg_catalog.int8, s.nspname || '.' || p.proname, l.lanname, p.provolatile,
-    p.proretset, p.prosrc, p.probin, p.proconfig,
+   ELSE pg_catalog.json_build_array(p.oid::pg_catalog.int8, pg_catalog.concat(s.nspname, '.', p.proname),
+    l.lanname, p.provolatile, p.proretset, p.prosrc, p.probin, p.proconfig,
     CASE WHEN p.prosecdef THEN pg_catalog.pg_get_userbyid(p.proowner) END,
-    (SELECT pg_catalog.json_agg(DISTINCT o::pg_catalog.int8) FROM pg_catalog.unnest(coalesce(p.proallargtypes,
-      p.proargtypes::pg_catalog.oid[]) || p.prorettype) o WHERE o >= {first}),
-    p.proargdefaults IS NOT NULL OR pg_catalog.to_jsonb(p) ->> 'prosqlbody' IS NOT NULL,
-    pg_catalog.to_jsonb(p) ->> 'prosqlbody' IS NOT NULL,
+    (SELECT pg_catalog.json_agg(DISTINCT o::pg_catalog.int8) FROM pg_catalog.unnest(pg_catalog.array_append(
+      coalesce(p.proallargtypes, p.proargtypes::pg_catalog.oid[]), p.prorettype)) o WHERE o >= {first}),
+    p.proargdefaults IS NOT NULL OR pg_catalog.to_jsonb(p) ->> 'prosqlbody'::text IS NOT NULL,
+    pg_catalog.to_jsonb(p) ->> 'prosqlbody'::text IS NOT NULL,
     CASE WHEN l.lanname = 'plpgsql' AND pg_catalog.length(p.prosrc) < {source}
      THEN pg_catalog.pg_get_functiondef(p.oid) END
    ) END) FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace s ON s.oid = p.pronamespace
@@ -214,7 +225,10 @@ _RELATION_ANSWERS = """,
    condeferred AS deferred, self FROM constraints WHERE condeferrable OR self) x),
  'classes', (SELECT pg_catalog.json_agg(DISTINCT o::pg_catalog.int8) FROM (
    SELECT pg_catalog.unnest(indclass::pg_catalog.oid[]) AS o FROM indexes
-   UNION ALL SELECT pg_catalog.unnest(conexclop) FROM constraints) x WHERE o >= {first}),
+   UNION ALL SELECT pg_catalog.unnest(conexclop) FROM constraints
+   UNION ALL SELECT pg_catalog.unnest(k.partclass::pg_catalog.oid[]) FROM pg_catalog.pg_partitioned_table k
+    WHERE k.partrelid = ANY (ARRAY(SELECT oid FROM rels WHERE relkind = 'p' UNION ALL SELECT oid FROM above))) x
+   WHERE o >= {first}),
  'methods', (SELECT pg_catalog.json_agg(DISTINCT m.amname) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_am m
    ON m.oid = c.relam WHERE c.oid = ANY (ARRAY(SELECT indexrelid FROM indexes)))"""
 
@@ -271,7 +285,7 @@ def probe(relations=(), relation_oids=(), functions=(), function_trees=(), types
     if function_trees:
         trees.append(_FUNCTION_TREES)
     values = {
-        "first": FIRST_USER_OID, "initdb": _INITDB_XIDS, "items": quote(_ITEMS), "source": _MAX_SOURCE,
+        "first": quote(str(FIRST_USER_OID)), "initdb": _INITDB_XIDS, "items": quote(_ITEMS), "source": _MAX_SOURCE,
         "virtual": _VIRTUAL,
         "relations": ",".join(f"({i},{a},{_path(p)},{quote(n)}::pg_catalog.name)"
                               for i, (p, n, a) in enumerate(relations)) or "(-1,0,ARRAY[]::pg_catalog.name[],'')",

@@ -58,11 +58,11 @@ UNION ALL SELECT 'server', pg_catalog.concat_ws(' ', pg_catalog.pg_postmaster_st
  pg_catalog.inet_server_addr()::pg_catalog.text, pg_catalog.inet_server_port(), pg_catalog.pg_is_in_recovery())
 UNION ALL SELECT '~idle', (pg_catalog.date_part('epoch', NULLIF(pg_catalog.current_setting(
  'idle_session_timeout', true), '')::pg_catalog.interval))::pg_catalog.text
-UNION ALL SELECT '~alone', (pg_catalog.pg_my_temp_schema() <> 0 AND (
+UNION ALL SELECT '~alone', (pg_catalog.pg_my_temp_schema() <> 0::pg_catalog.oid AND (
  EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()) OR
  EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema()))
  OR COALESCE((SELECT schema FROM pg_catalog.unnest(pg_catalog.current_schemas(true)) AS s(schema)
- WHERE schema NOT LIKE 'pg_temp%' LIMIT 1), '') <> 'pg_catalog')::pg_catalog.text"""
+ WHERE schema::pg_catalog.text NOT LIKE 'pg_temp%' LIMIT 1), '') <> 'pg_catalog')::pg_catalog.text"""
 
 _FALSE = (b"false", b"0")
 _CUSTOM = b"custom "            # in front of the names of custom settings
@@ -75,8 +75,8 @@ def session_sql(dialect: int, settings: tuple[str, ...]) -> bytes:
         return _MARIADB.format(names=names).encode()
     sql = _POSTGRES
     for name in settings:
-        quoted = "'" + name.replace("'", "''") + "'"
-        sql += f"\nUNION ALL SELECT '{_CUSTOM.decode()}' || {quoted}, pg_catalog.current_setting({quoted}, true)"
+        quoted = name.replace("'", "''")
+        sql += f"\nUNION ALL SELECT '{_CUSTOM.decode()}{quoted}', pg_catalog.current_setting('{quoted}', true)"
     return sql.encode()
 
 

@@ -126,7 +126,6 @@ cdef class PgExtended(PgLogin):
             self.expected.sent(X_RELAY, FE_PARSE)
             return self.relay_message(p, n, total)
         sql = p + statement.sql_start
-        n = statement.sql_end - statement.sql_start
         if s.hint_error:
             self.engine.stats.hint_errors[self.dialect] += 1
         if s.flags & F_STATUS:
@@ -138,12 +137,18 @@ cdef class PgExtended(PgLogin):
                 self.expect_parse(statement)
                 self.put_status(statement, text)
                 return total
-        if s.flags & F_SETLIKE and memchr(sql, b"$", n) != NULL:
-            s.flags |= F_OPAQUE         # values that only Bind tells
-        statement.change = self.change_of(sql, n, s)
+        self.note_change(statement, sql, s)
         self.expect_parse(statement)
         self.forward(p, total)
         return total
+
+    cdef int note_change(self, PgStatement statement, const char* sql, Scan* s) except -1:
+        """What each execution of a statement that was just read will make true."""
+        cdef Py_ssize_t n = statement.sql_end - statement.sql_start
+        if s.flags & F_SETLIKE and memchr(sql, b"$", n) != NULL:
+            s.flags |= F_OPAQUE         # values that only Bind tells
+        statement.change = self.change_of(sql, n, s)
+        return 0
 
     cdef Py_ssize_t parse_bind(self, const char* p, Py_ssize_t n, Py_ssize_t total) except -1:
         cdef const char* portal = p + PG_HEADER

@@ -236,6 +236,7 @@ cdef class PgSession(PgExtended):
                                 self.asks_first(statement.qtype, statement.flags)):
                             return self.wait_for(0)
                         return self.relay_parse(p, n, total, statement, &s)
+                    self.note_change(statement, p + statement.sql_start, &s)
                 elif not self.gathers(statement):
                     return 0
                 segment.begin(statement, total, held, self.history.wait)

@@ -59,6 +59,9 @@ cdef inline void _note_word(int w, int first, int second, int previous, int dial
             s.flags |= F_TAINT              # FLUSH STATUS: what the session has made is counted no more
     elif w == W_SETTINGS:
         s.flags |= F_OPAQUE
+    elif w == W_EXECUTE:
+        if dialect == PG:
+            s.flags |= F_OPAQUE             # EXPLAIN ANALYZE EXECUTE, CREATE TABLE … AS EXECUTE
     elif w == W_CURRVAL:
         s.flags |= F_CURRVAL
     elif w == W_LAST_ID:
@@ -181,7 +184,7 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
             name_end = j
             if nth == 1:
                 columns = w == W_INSERT or w == W_REPLACE or w == W_CREATE
-            elif w == W_SELECT or w == W_WITH or w == W_SET:
+            elif w == W_SELECT or w == W_WITH or w == W_SET or w == W_VALUES or w == W_RETURNING:
                 columns = False
             if nth == 1:
                 first = w
