@@ -327,7 +327,9 @@ def test_executions_behind_a_bulk_one(flags):
         return execution(1, kind, told, value)
 
     for now, client in enumerate((a, b)):
-        assert client.sends(my(0, b"\x16" + HINT.encode() + b"INSERT INTO t (a) VALUES (?)"))
+        # the session was asked what it is like, and is given back what it remembered, before it prepares
+        assert b"LAST_INSERT_ID(0)" in client.sends(my(0, b"\x16" + HINT.encode() + b"INSERT INTO t (a) VALUES (?)"))
+        client.gets(my_ok())
         client.gets(my(1, b"\0\1\0\0\0\0\0\1\0\0\0\0") + my(2, b"\3def") + my(3, b"\xfe\0\0\2\0"))
         if b"@@sql_mode" in client.sends(one(LONGLONG, True, 5)):
             client.gets(my_result(*MY_FACTS))
