@@ -93,6 +93,11 @@ cdef class MyBehind(MyLogin):
         self.stale = False
         return 0
 
+    cdef inline int sends_own(self) except -1:
+        """A statement of its own goes: the server alone knows the id from then on, whatever is answered before it."""
+        self.insert_id_known = self.telling = False
+        return 0
+
     cdef inline int answered_id(self, uint64_t insert_id) except -1:
         """The insert id of an OK packet, which need not be the function's: ids that clients give show there, too."""
         if self.telling and insert_id:

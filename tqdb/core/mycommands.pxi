@@ -214,7 +214,7 @@ cdef class MyCommands(MyBehind):
         if n < OVERSIZE_HEAD:
             return NEED_MORE
         self.restore()
-        self.insert_id_known = False
+        self.sends_own()
         n = min(n, MY_HEADER + length)
         if command == COM_QUERY and length < MY_MAX_PACKET:
             self.note_oversize(p + MY_HEADER + 1, n - MY_HEADER - 1, self.backslash())
@@ -294,7 +294,7 @@ cdef class MyCommands(MyBehind):
         if s.flags & F_ROW_COUNT:
             text = self.restore_and_count(sql[:n])
         self.restore()
-        self.insert_id_known = False
+        self.sends_own()
         self.expect(COM_QUERY, flags, self.my_change_of(sql, n, &s))
         if text is None:
             return self.relay_packet(p, MY_HEADER + length, length)

@@ -128,7 +128,7 @@ cdef class MySession(MyCommands):
         cdef Py_ssize_t here = min(n, MY_HEADER + length)
         cdef int flags = 0
         self.restore()
-        self.insert_id_known = False
+        self.sends_own()
         if statement is None:
             self.expect(command)
             return self.relay_packet(p, n, length)
