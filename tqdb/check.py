@@ -6,11 +6,14 @@ import struct
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from tqdb.backends import resolve
 from tqdb.config import Backend, Config
 from tqdb.errors import TqdbError
+
+MAX_WIDTH = 10_000      # of a table that is measured
 
 
 def _receive(sock: socket.socket, n: int) -> bytes:
@@ -90,7 +93,7 @@ def _show(console: Console, title: str, rows: list[tuple[str, ...]]) -> None:
         table.add_column(name)
     for row in rows:
         table.add_row(*map(escape, row))
-    if table.__rich_measure__(console, console.options.update(max_width=10_000)).maximum <= console.width:
+    if Measurement.get(console, console.options.update(max_width=MAX_WIDTH), table).maximum <= console.width:
         console.print(table)
         return
     console.print(title, markup=False, soft_wrap=True)

@@ -34,6 +34,8 @@ NEEDS_STATEMENT = ("execute", "longdata", "reset", "close", "fetch")
 NO_ANSWER = ("longdata", "close")
 FORGETS_STATEMENTS = ("reset_connection", "change_user")
 
+# numbers of statements are the server's, and differ from connection to connection
+NUMBERED = re.compile(rb"(statement|handler) \((\d+)\)")
 
 class MariaDBTalk(Talk):
     def __init__(self, port: int, session: Session, seconds: float):
@@ -218,7 +220,8 @@ class MariaDBTalk(Talk):
                     self.status = struct.unpack("<H", packet[7:9])[0]
                 self.keep(index, packet)
                 return True
-            self.keep(index, self.masked_row(packet, binary) if step.get("ids") else packet)
+            masked = step.get("ids") or (not binary and NUMBERED.search(packet))
+            self.keep(index, self.masked_row(packet, binary) if masked else packet)
 
     def ok(self, step: dict, packet: bytes) -> bytes:
         """Notes the status of an OK packet; the packet with its generated id as a rank."""
@@ -235,14 +238,17 @@ class MariaDBTalk(Talk):
 
     def error(self, packet: bytes) -> bytes:
         """An error packet from its sequence number on, with the statement's number in its text as a rank."""
-        return packet[3:4] + re.sub(rb"(statement|handler) \((\d+)\)",
-                                    lambda m: m[1] + b" (#%d)" % self.statement_rank(int(m[2])), packet[4:])
+        return packet[3:4] + self.numbered(packet[4:])
+
+    def numbered(self, text: bytes) -> bytes:
+        """What an error or a warning says, with the statement's number as a rank."""
+        return NUMBERED.sub(lambda m: m[1] + b" (#%d)" % self.statement_rank(int(m[2])), text)
 
     def rank(self, number: int) -> int:
         return self.ids.setdefault(number, len(self.ids) + 1) if FIRST_ID <= number < IDS else number
 
     def masked_row(self, packet: bytes, binary: bool) -> bytes:
-        """Text: every value that is a number; binary: the only column, a BIGINT."""
+        """Text: every value that is a number, or names a statement's; binary: the only column, a BIGINT."""
         if binary:
             return packet[:6] + b"%d" % self.rank(struct.unpack("<Q", packet[6:14])[0]) + packet[14:]
         out, at = packet[3:4], 4
@@ -252,7 +258,7 @@ class MariaDBTalk(Talk):
             else:
                 size, start = lenenc(packet, at)
                 value, at = packet[start:start + size], start + size
-            out += b"|" + (b"%d" % self.rank(int(value)) if re.fullmatch(rb"\d{1,18}", value) else value)
+            out += b"|" + (b"%d" % self.rank(int(value)) if re.fullmatch(rb"\d{1,18}", value) else self.numbered(value))
         return out
 
 

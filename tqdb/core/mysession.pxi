@@ -201,11 +201,9 @@ cdef class MySession(MyCommands):
         if reason != R_COUNT:
             return self.not_gathered(reason, 1)
         if not self.has_held():
-            action = self.find_class(1)
+            action = self.find_class_for(statement, 1)
             if action != A_HELD:
                 return action
-            if not statement.holds(self.history):
-                return self.not_gathered(R_SESSION_STATE, 1)
         w = held.at(held.nwrites)
         w.start = w.bind = w.bind_end = 0
         w.end = total

@@ -244,7 +244,8 @@ cdef class PgExtended(PgLogin):
             statement = <PgStatement>effect
             if failed:
                 self.statements.forget(statement)
-            statement.known = self.statements.era
+            else:
+                statement.known = self.statements.era
         else:
             change = <Change>effect
         if statement is not None:

@@ -288,13 +288,11 @@ cdef class PgSession(PgExtended):
             shape = self.segment_shape(p, statement, segment.count)
             if shape is None or shape.verdict is None:
                 reason = R_NOT_BATCHABLE
-        if reason == R_COUNT and not parses and not held.nwrites:
-            action = self.find_class(segment.count)
-            if action == A_HELD and not statement.holds(self.history):
-                reason = R_SESSION_STATE        # a batch would read its text otherwise than the server has
         if reason != R_COUNT:
             action = self.not_gathered(reason, segment.count)
-        elif action == A_HELD:
+        elif not parses and not held.nwrites:
+            action = self.find_class_for(statement, segment.count)
+        if reason == R_COUNT and action == A_HELD:
             action = self.gather(shape, segment.count, p, n, statement.wait(self.history.wait))
         if action == A_RELAY:
             self.counted = True

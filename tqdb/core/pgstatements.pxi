@@ -5,6 +5,7 @@ cdef enum:
     MAX_PORTALS = 256
     MAX_STATEMENT_BYTES = 16384     # of one that is kept, so that it may be batched
 
+
 cdef class PgStatement(Prepared):
     """A prepared statement as its Parse message told it; a named one is the effect of that message."""
     cdef bytes name

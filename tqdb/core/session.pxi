@@ -318,6 +318,13 @@ cdef class Session(Comparing):
             return action
         return self.not_gathered(R_SESSION_STATE, count) if action == A_RELAY else self.hold_back(0)
 
+    cdef int find_class_for(self, Prepared statement, int count) except -1:
+        """As ``find_class``, in front of executions: a batch would read the statement's text as the session is now."""
+        cdef int action = self.find_class(count)
+        if action == A_HELD and not statement.holds(self.history):
+            return self.not_gathered(R_SESSION_STATE, count)
+        return action
+
     cdef bint asks_first(self, int qtype, int flags) except -1:
         """Whether its server is to be asked what the session is like before a write that is wanted held is prepared.
 
