@@ -214,14 +214,17 @@ def test_rows_that_refer_to_each_other(sides):
                 told.append(cursor.execute(f"{HINT}INSERT INTO t (id, a) VALUES ({row}, {parent})"))
             except pymysql.Error as e:
                 told.append(e.args[0])
-        return told
+        cursor.execute(f"SELECT COUNT(*) FROM t WHERE id = {k + 10}")
+        return *told, cursor.fetchone()[0]
 
     direct, through, batched = sides(
         ("CREATE TABLE t (id int PRIMARY KEY, a int, FOREIGN KEY (a) REFERENCES t (id))",
          "INSERT INTO t VALUES (1, NULL)"), work)
-    assert all(second == 1 for _, second in direct + through)
-    # whoever comes second finds nobody: nothing of the first was kept
-    assert [first for first, _ in through] == [first for first, _ in direct] == [1452] * SESSIONS
+    # whoever comes second finds nobody: nothing of the first was kept; direct, too, three in a thousand meet in a
+    # deadlock, as each holds the row that the other's check waits for
+    for first, second, kept in direct + through:
+        assert (first in (1452, 1213), second, kept) == (True, 1, 0)
+    assert len(direct) == len(through) == SESSIONS
     assert batched > 0
 
 
