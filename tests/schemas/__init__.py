@@ -9,7 +9,8 @@ What is compared, and why a difference is a fault and never the order alone:
   row updated by all. Such a team is a unit too, and units do not touch each other. What comes through the proxy must be
   what comes of one of the orders in which the team's writes can run one after the other: replayed direct, order by
   order, until all teams are explained. A unit with a deadlock is not compared: direct, it may
-  happen likewise (InnoDB locks the gaps between rows).
+  happen likewise (InnoDB locks the gaps between rows); nor is a team whose session's own unit had one, as that
+  session's variables keep what it left.
 - Values that nobody can foresee are compared by what they mean: a time lies within the run; a random value comes once;
   a connection's number or port is that of a session of the unit; two rows share a transaction id exactly where they
   do direct; a generated id, and whatever refers to one (``currval``, ``LAST_INSERT_ID()``), is named after the row that

@@ -19,6 +19,8 @@ LOG = (
 INTEGERS = {1: "<b", 2: "<h", 3: "<i", 8: "<q", 9: "<i", 13: "<H", 4: "<f", 5: "<d"}
 DATES, TIME = (7, 10, 12), 11
 MORE_RESULTS = 8        # SERVER_MORE_RESULTS_EXISTS
+# SERVER_QUERY_NO_GOOD_INDEX_USED, _NO_INDEX_USED: the optimizer goes by how many rows are in a table just then
+BY_PLAN = 0x0030
 
 
 def number(data: bytes, at: int) -> tuple[int | None, int]:
@@ -105,7 +107,8 @@ class MariaDBClient(Client):
             insert_id, at = number(first, at)
             status, warnings = struct.unpack_from("<HH", first, at)
             answer = before or Answer()
-            answer.tag += f"{affected} rows, status {status:#x}, {warnings} warnings, {first[at + 4:].decode()!r}"
+            answer.tag += (f"{affected} rows, status {status & ~BY_PLAN:#x}, {warnings} warnings, "
+                           f"{first[at + 4:].decode()!r}")
             answer.insert_id, answer.more = insert_id, bool(status & MORE_RESULTS)
             return answer
         answer = before or Answer()
@@ -122,7 +125,7 @@ class MariaDBClient(Client):
                 return self.error(part)
             answer.rows.append(binary_row(part, columns) if self.binary else text_row(part))
         warnings, status = struct.unpack_from("<HH", part, 1)
-        answer.tag += f"status {status:#x}, {warnings} warnings"
+        answer.tag += f"status {status & ~BY_PLAN:#x}, {warnings} warnings"
         answer.more = bool(status & MORE_RESULTS)
         return answer
 

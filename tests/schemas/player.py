@@ -92,6 +92,9 @@ def differences(plan: Plan, stage: Stage, port: int) -> tuple[list[str], int]:
     direct = play(plan, stage, stage.server.port, False)
     assert not direct.seen.broken, direct.seen.broken
     deadlocked = {unit for unit in through.parts if through.code(unit, stage.deadlocks)}
+    # a session keeps in its variables what its own deadlock has left, and takes it to its team
+    marked = {write.session for writes in plan.rounds for write in writes if write.unit in deadlocked}
+    deadlocked |= {write.unit for write in plan.clash if write.session in marked}
     # a default that asks for a sequence's last value behind a batched write: an error, and never another session's
     cleared = {unit for unit in through.parts if through.code(unit, stage.cleared) and not direct.code(
         unit, stage.cleared)}
