@@ -8,6 +8,7 @@ from tests.schemas.plan import CLASH, Plan
 from tests.schemas.stage import Answer
 
 AT_ROW = re.compile(r"at row \d+")
+CLOCK = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?(?:[+-]\d\d(?::\d\d)*)?")  # a time that an error quotes
 # of the table ``log``, which triggers write to; ``k`` is drawn from a sequence
 LOG_KINDS = {"k": "id", "own": "own", "xid": "xid", "n": "count", "every": "any", "at": "time"}
 
@@ -131,7 +132,7 @@ class Outcome:
         if name == "detail" and key and (
                 "f_lies" in value or any(self.kinds.get(c, "exact") != "exact" for c in key[1].split(", "))):
             return key[0]
-        return self._text(value)
+        return self._text(CLOCK.sub("a time", value))
 
     # --- what is compared
 
