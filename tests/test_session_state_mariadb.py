@@ -200,6 +200,49 @@ def test_asked_behind_a_write(mariadb, proxy, asking, table, write, binary):
         first += 100
 
 
+LAST = {
+    "one row": "UPDATE nothing SET a = a + 1 LIMIT 1", "no rows": "DELETE FROM nothing WHERE a = 0",
+    "result": "SELECT * FROM nothing", "command": "DO 1", "error": "SELECT * FROM missing"}
+BETWEEN = {
+    "nothing": (), "statement": ("GET DIAGNOSTICS @n = NUMBER",),
+    "condition": ("GET CURRENT DIAGNOSTICS CONDITION 1 @m = MESSAGE_TEXT",),
+    "several": ("GET DIAGNOSTICS @n = NUMBER", "GET DIAGNOSTICS @r = ROW_COUNT"),
+    "immediate": ("EXECUTE IMMEDIATE 'GET DIAGNOSTICS @n = NUMBER'",),
+    "text prepared": ("PREPARE s FROM 'GET DIAGNOSTICS @n = NUMBER'", "EXECUTE s"),
+    "compound": ("BEGIN NOT ATOMIC GET DIAGNOSTICS @n = NUMBER; END",),
+    "binary": (b"GET DIAGNOSTICS @n = NUMBER",), "warnings": ("SHOW WARNINGS",),
+    "number of warnings": ("SHOW COUNT(*) WARNINGS",), "ping": (None,), "set": ("SET @a = 1",),
+    "prepared": (b"",),
+}
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+@pytest.mark.parametrize("last", LAST)
+def test_counts_of_statements_that_count_nothing(mariadb, proxy, asking, last, between):
+    """The proxy's question what a session is like is put where the session's own count stands, whatever that is."""
+    answers = []
+    for port in (mariadb.port, proxy.mariadb_port):
+        one = Asker(mariadb, port, "asked", 1, 10)
+        one.rows("DELETE FROM nothing")
+        one.rows("INSERT INTO nothing VALUES (1), (2)")
+        one.rows(LAST[last])
+        for sql in BETWEEN[between]:
+            if sql is None:
+                one.connection.ping(reconnect=False)
+            elif sql == b"":
+                one.raw.prepare("DELETE FROM nothing WHERE a = ?")
+            elif isinstance(sql, bytes):
+                one.raw.execute(sql.decode(), ())
+            else:
+                one.rows(sql)
+        found = [one.rows("INSERT INTO asked (k) VALUES (-1) /* max_wait_ms:1 */")]
+        found.append(one.rows("SELECT v FROM asked WHERE k = -1"))
+        one.rows("DELETE FROM asked")
+        answers.append(found)
+        one.connection.close()
+    assert answers[0] == answers[1]
+
+
 # --- ids that are proved in the batch -------------------------------------------------------------------------------
 
 OTHER_STEP = "3 + 18446744073709551615 * (@@auto_increment_increment <> 3)"

@@ -42,7 +42,7 @@ _MARIADB = """\
 SELECT VARIABLE_NAME AS name, COALESCE(SESSION_VALUE, GLOBAL_VALUE) AS value FROM information_schema.SYSTEM_VARIABLES
  WHERE VARIABLE_NAME IN ({names})
 UNION ALL SELECT 'database', DATABASE() UNION ALL SELECT 'user', CURRENT_USER() UNION ALL SELECT 'role', CURRENT_ROLE()
-UNION ALL SELECT '~idle', @@session.wait_timeout
+UNION ALL SELECT '~idle', @@session.wait_timeout UNION ALL SELECT '~rows', ROW_COUNT()
 UNION ALL SELECT '~alone', ABS(@@timestamp - UNIX_TIMESTAMP(SYSDATE(6))) > 2 OR VARIABLE_VALUE > 0
  FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'COM_CREATE_TEMPORARY_TABLE'
 LIMIT 1000"""
@@ -93,6 +93,8 @@ def judge_session(dialect: int, rows: list[list[bytes | None]] | None) -> tuple[
     for name, value in sorted(rows, key=lambda row: (row[0], row[1] or b"")):
         if name == b"~alone":
             refused = value not in _FALSE
+        elif name == b"~rows":
+            continue
         elif name == b"~idle":
             idle = float(value) if value is not None and value.replace(b".", b"", 1).isdigit() else 0.0
         else:

@@ -19,6 +19,7 @@ cdef class MyBehind(MyLogin):
     cdef bint insert_id_due             # the server would answer something else
     cdef bint telling                   # a write is under way whose OK packet tells what LAST_INSERT_ID() becomes
     cdef bint stale                     # the connection's last statement was not this session's last
+    cdef bint counts                    # … it is a question of the proxy's, and met the session's own count
 
     def __init__(self, Engine engine):
         MyLogin.__init__(self, engine)
@@ -105,6 +106,19 @@ cdef class MyBehind(MyLogin):
             self.insert_id_known = True
             self.insert_id_due = False
         return 0
+
+    cdef inline int question_goes(self) except -1:
+        """A question of the proxy's goes."""
+        self.counts = not self.stale
+        self.stale = True
+        return 0
+
+    cdef int told_of_itself(self, rows) except -1:
+        if self.counts and rows:
+            for row in rows:
+                if len(row) == 2 and row[0] == b"~rows" and row[1] is not None:
+                    self.row_count = strtoll(PyBytes_AS_STRING(row[1]), NULL, 10)
+        return MyLogin.told_of_itself(self, rows)
 
     cdef inline int was_batched(self, int64_t row_count) except -1:
         self.row_count = row_count

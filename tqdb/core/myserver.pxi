@@ -152,7 +152,7 @@ cdef class MyServer(MyBatchServer):
 
     cdef int ask(self, bytes sql) except -1:
         self.rows = []
-        self.my.stale = True
+        self.my.question_goes()
         self.out.append_bytes(my_command(COM_QUERY, sql))
         self.queue.push(X_COLLECT, COM_QUERY)
         return self.mark()

@@ -70,6 +70,8 @@ cdef inline void _note_word(int w, int first, int second, int previous, int dial
     elif w == W_DIAGNOSTICS:
         if dialect == MY:
             s.flags |= F_DIAGNOSTICS
+            if first != W_SHOW:
+                s.flags |= F_OPAQUE             # GET DIAGNOSTICS: ROW_COUNT() stays as the statement before left it
     elif w == W_ROW_COUNT:
         if dialect == MY:
             s.flags |= F_DIAGNOSTICS | F_ROW_COUNT
