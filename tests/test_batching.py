@@ -9,7 +9,7 @@ import pytest
 from tests.crowd import together
 from tests.wait import wait_for
 
-HINT = "/* max_wait_ms:10 file:batching.py line:1 */ "
+HINT = "/* max_wait_ms:50 file:batching.py line:1 */ "
 SESSIONS = 200
 WRITES = 200
 BAD_EVERY = 50
@@ -486,7 +486,7 @@ def test_a_client_that_goes_while_it_waits_is_taken_out(start_proxy, postgres, p
     admin = pg(through=False)
     admin.execute(f"CREATE TABLE {table} (a int)")
     idle, leaver = pg_connect(postgres, proxy), pg_connect(postgres, proxy)
-    for connection in (idle, leaver):
+    for connection in (leaver, idle):
         connection.execute(f"/* max_wait_ms:1 */ INSERT INTO {table} (a) VALUES (0)")
         connection.execute(f"/* max_wait_ms:1 */ INSERT INTO {table} (a) VALUES (0)")
     leaver.pgconn.send_query(f"/* max_wait_ms:50000 */ INSERT INTO {table} (a) VALUES (99)".encode())

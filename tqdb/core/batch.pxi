@@ -110,6 +110,7 @@ cdef class Group:
         return 0
 
     cdef int reset(self) except -1:
+        self.cls.gathering.discard(self)
         self.rows = 0
         self.bytes = self.text_bytes = 0
         self.deadline = NEVER

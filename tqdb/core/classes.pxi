@@ -43,14 +43,15 @@ cdef class Family:
 cdef class SessionClass:
     """Sessions that would answer any write alike: same login, and their servers say the same of them.
 
-    Keeps what is known of tables as these sessions see them, and counts how many of them send hinted writes:
-    those are the ones a gathering batch may wait for.
+    Keeps what is known of tables as these sessions see them, and counts those whose writes may leave together.
     """
     cdef readonly bytes key
-    cdef readonly int members
+    cdef readonly int members     # sessions that send hinted writes
+    cdef readonly Awaited awaited  # how many of them are about to
     cdef Family family
     cdef int version              # of the custom settings by which they were compared, see ``Gathering``
     cdef dict groups              # Shape -> Group
+    cdef set gathering            # groups in which writes wait
     cdef dict tables              # a verdict's ``facts_key`` -> TableFacts
     cdef double asking            # seconds that the catalogue is thought to take, from its answers
 
@@ -58,7 +59,9 @@ cdef class SessionClass:
         self.key = key
         self.family = family
         self.version = version
+        self.awaited = Awaited()
         self.groups = {}
+        self.gathering = set()
         self.tables = {}
 
 
@@ -67,7 +70,7 @@ cdef class ClassRegistry:
 
     Short connections would otherwise ask the catalogue anew each time.
     """
-    cdef dict live
+    cdef readonly dict live
     cdef object idle
     cdef int idle_limit
     cdef object families            # what was fixed at login -> Family

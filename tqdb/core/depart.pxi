@@ -3,7 +3,7 @@
 cdef double REST_SECONDS = 20.0     # a third of the shortest idle cut-off that networks are known for
 
 
-cdef class Departing(Gathering):
+cdef class Departing(Asking):
     """The engine, as far as it sends. It knows no protocol: server connections merge, members send what they hold."""
     cdef public double rest_seconds     # unused for so long, a server connection leads its session's next batch
 
@@ -25,7 +25,7 @@ cdef class Departing(Gathering):
                 continue
             if group.has_auto and group.inflight == 0:
                 self.close(group, FL_IDLE)
-            elif len(group.members) >= group.cls.members:
+            elif self.awaits_nobody(group.cls):
                 if not group.cls.family.asking:
                     self.close(group, FL_NOBODY_LEFT)
                 elif group not in group.cls.family.lingering:
@@ -63,6 +63,7 @@ cdef class Departing(Gathering):
                     member.lost(False)
                 continue
             members.append(held)
+            self.expect(member)
             batch.rows += held.rows
             batch.nwrites += held.nwrites
             if not member.server.may_lead():
@@ -129,7 +130,7 @@ cdef class Departing(Gathering):
             server.batch = None
             self.failed("begin_batch", None)
             return self.disband(batch.members, R_RETRY)
-        group.inflight += 1
+        self.begun(group)
         self.batches_running += 1
         if not batch.attempt:
             observe_seconds(&self.stats.batch_delay[qtype], self.now - batch.opened)
@@ -140,7 +141,7 @@ cdef class Departing(Gathering):
     cdef int under_way_alone(self, Member member, Group group) except -1:
         if member.alone_in is None:
             member.alone_in = group
-            group.inflight += 1
+            self.begun(group)
         return 0
 
     cdef int alone_done(self, Member member) except -1:
@@ -148,8 +149,9 @@ cdef class Departing(Gathering):
         if group is None:
             return 0
         member.alone_in = None
-        group.inflight -= 1
-        return self.idle(group)
+        member.coming.answered = self.now
+        self.expect(member)
+        return self.ended(group)
 
     cdef int send_alone(self) except -1:
         cdef list todo = self.alone

@@ -114,7 +114,6 @@ cdef class Engine(Departing):
         self.outcomes = []
         for item in todo:
             batch = <Batch>item
-            batch.group.inflight -= 1
             self.batches_running -= 1
             (<ServerConn>batch.server).batch = None
             try:
@@ -130,7 +129,7 @@ cdef class Engine(Departing):
                     if (<Held>member).where is batch:
                         self.end_member(<Member>(<Held>member).owner, not batch.failed)
             self.server_free(<ServerConn>batch.server)
-            self.idle(batch.group)
+            self.ended(batch.group)
         return 0
 
     cdef int end_member(self, Member member, bint unknown) except -1:
@@ -167,6 +166,8 @@ cdef class Engine(Departing):
             stats.count_batched(qtype, held.nwrites, held.source)
             member.last_batch_size = batch.nwrites
             member.last_reason = FLUSH_REASONS[batch.flush_reason]
+            member.coming.answered = self.now
+            self.expect(member)
             member.answered(batch)
         if seconds > SLOW_BATCH_SECONDS:
             self.hooks.slow_batch(batch.leader, batch.nwrites, seconds)

@@ -4,13 +4,7 @@
 
 cdef enum:
     MAX_GROUPS_PER_CLASS = 2000
-    MAX_SETTING_NAMES = 64          # custom settings by which sessions are compared
-    MAX_ROUNDS = 8                  # questions about one table
     MAX_STATEMENT = 0xFFFFFF - 262144  # bytes of a batch's statement: what one packet of MariaDB's holds, with room
-
-cdef double FACTS_SECONDS = 60.0
-cdef double FACTS_RETRY_SECONDS = 2.0    # after the catalogue has answered with an error, or not to the end
-cdef double ASKING_SHARE = 0.25          # of a slow answer in what answers are thought to take
 
 
 cdef inline Py_ssize_t size_in(Group group, Py_ssize_t tuple_bytes, Py_ssize_t message_bytes) noexcept:
@@ -121,6 +115,7 @@ cdef class Gathering(Turn):
             self.make_way(group, held.rows)
         if not group.members:
             group.opened = self.now
+            group.cls.gathering.add(group)
         group.members.append(held)
         held.place = HP_GATHERED
         held.where = group
@@ -145,8 +140,7 @@ cdef class Gathering(Turn):
     cdef int joined(self, Held held, Group group) except -1:
         cdef double limit = self.max_wait_ms * 0.001
         cdef double deadline
-        if group.rows >= self.max_rows(group) and not group.facts.probing:
-            return self.close(group, FL_FULL)
+        cdef SessionClass cls = group.cls
         if group.facts.wait_limit > 0 and group.facts.wait_limit < limit:
             limit = group.facts.wait_limit
         if held.wait == WAIT_AUTO:
@@ -154,11 +148,16 @@ cdef class Gathering(Turn):
             deadline = self.now + limit
         else:
             deadline = self.now + min(held.wait * 0.001, limit)
+        cls.awaited.arrives((<Member>held.owner).coming, self.now, deadline - self.now)
+        if group.rows >= self.max_rows(group) and not group.facts.probing:
+            return self.close(group, FL_FULL)
         if group.facts.probing:
             if group not in group.facts.waiting:
                 group.facts.waiting.append(group)
-        elif (group.has_auto and group.inflight == 0) or len(group.members) >= group.cls.members:
+        elif group.has_auto and group.inflight == 0:
             self.ripen(group)
+        if self.awaits_nobody(cls):
+            self.ripen_class(cls)
         if deadline < group.deadline:
             group.deadline = deadline
             if deadline < group.scheduled:
@@ -172,6 +171,25 @@ cdef class Gathering(Turn):
             self.ripe.append(group)
         return 0
 
+    cdef inline bint awaits_nobody(self, SessionClass cls) except -1:
+        """Whether writes that are gathered can gain nothing by waiting longer."""
+        return cls.awaited.nobody(cls.members, self.now)
+
+    cdef int ripen_class(self, SessionClass cls) except -1:
+        for group in cls.gathering:
+            if not (<Group>group).facts.probing:
+                self.ripen(<Group>group)
+        return 0
+
+    cdef inline int ungather(self, Held held, Group group) except -1:
+        """Writes are gathered no longer; the group has given them up, or will."""
+        self.gathered -= held.nwrites
+        return group.cls.awaited.departs((<Member>held.owner).coming)
+
+    cdef inline int expect(self, Member member) except -1:
+        """A write of the session's has left, or is answered: when will the next come?"""
+        return member.cls.awaited.expect(member.coming) if member.cls is not None else 0
+
     cdef int schedule(self, Group group) except -1:
         """An entry in the heap for the group's deadline; any other entry of the group's is void from now on."""
         group.scheduled = group.deadline
@@ -183,31 +201,43 @@ cdef class Gathering(Turn):
         """A gathered write is taken back: it has not been sent."""
         if held is not None and held.place == HP_GATHERED:
             (<Group>held.where).remove(held)
-            self.gathered -= held.nwrites
+            self.ungather(held, <Group>held.where)
             held.place = HP_NOWHERE
             held.where = None
         return 0
 
     cdef int class_left(self, Member member) except -1:
-        """A session is not of its class any more; a group that now holds all who remain need not wait longer."""
+        """A session is not of its class any more; where it was the last to be awaited nobody waits longer."""
         cdef SessionClass cls = member.cls
         cdef Group group
         if cls is None:
             return 0
         member.cls = None
+        cls.awaited.forget(member.coming)
         self.classes.leave(cls)
         for item in cls.groups.values():
             group = <Group>item
             if group.last_leader is member:
                 group.last_leader = None
-            if cls.members and group.members and len(group.members) >= cls.members:
-                self.ripen(group)
+        if cls.members and self.awaits_nobody(cls):
+            self.ripen_class(cls)
         return 0
 
-    cdef int idle(self, Group group) except -1:
-        """A batch of this group has ended: writes that only waited for that leave now."""
+    cdef inline int begun(self, Group group) except -1:
+        """A batch of this group is under way, or a write that goes alone."""
+        group.inflight += 1
+        group.cls.awaited.under_way += 1
+        return 0
+
+    cdef int ended(self, Group group) except -1:
+        """It has ended: writes that only waited for that leave now."""
+        cdef SessionClass cls = group.cls
+        group.inflight -= 1
+        cls.awaited.under_way -= 1
         if group.inflight == 0 and group.has_auto and group.members:
             self.ripen(group)
+        if cls.gathering and self.awaits_nobody(cls):
+            self.ripen_class(cls)
         return 0
 
     cdef int close(self, Group group, int reason) except -1:
@@ -220,7 +250,7 @@ cdef class Gathering(Turn):
             return 0
         members = group.take_members()
         for item in members:
-            self.gathered -= (<Held>item).nwrites
+            self.ungather(<Held>item, group)
         if group.facts.probing:
             return self.disband(members, R_TABLE)
         self.stats.flush[reason] += 1
@@ -244,153 +274,6 @@ cdef class Gathering(Turn):
         held.place = HP_ALONE
         held.where = None
         self.alone.append((held, reason))
-        return 0
-
-    # --- what the catalogue says ----------------------------------------------------------------------
-
-    cdef int ask(self, Member member, Group group) except -1:
-        """The catalogue is asked about the group's table, on this member's connection; the group waits for it."""
-        cdef TableFacts facts = group.facts
-        if facts.question is None or facts.asked_epoch != self.ddl_epoch or (
-                self.now - facts.began > FACTS_RETRY_SECONDS):
-            facts.question = self.hooks.probe_sql(member.dialect, group.shape.verdict)
-            facts.so_far = None
-            facts.rounds = 0
-            facts.asked_epoch = self.ddl_epoch
-            facts.began = self.now
-        facts.due = facts.began + group.cls.asking
-        facts.probing = True
-        member.asked = facts
-        member.asked_for = group
-        return self.send_question(member, facts)
-
-    cdef int send_question(self, Member member, TableFacts facts) except -1:
-        facts.rounds += 1
-        member.server.ask(facts.question)
-        facts.question = None
-        return 0
-
-    cdef int told(self, Member member, rows) except -1:
-        """The answer: lists of bytes or None; None after an error. It may lead to the next question.
-
-        That is asked at once while the member's own write waits for it, so that the connection does nothing else; by
-        then it may have gone on, and who writes to the table next asks.
-        """
-        cdef TableFacts facts = member.asked
-        cdef Group group = member.asked_for
-        if member.asked_in is not None:
-            member.told_of_itself(rows)
-            return self.asking_ended(member)
-        answer = self.hooks.judge(member.dialect, group.shape.verdict, rows, facts.so_far)
-        if answer is NotImplemented or (len(answer) == 2 and facts.rounds >= MAX_ROUNDS):
-            rows = None
-            answer = self.hooks.judge(member.dialect, group.shape.verdict, None, None)
-        if len(answer) == 2:
-            facts.question, facts.so_far = answer
-            if member.held.place == HP_GATHERED and member.cls is group.cls and member.server.may_lead():
-                return self.send_question(member, facts)
-            return self.asking_ended(member)
-        ok, reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit, settings = answer
-        facts.state = T_OPEN if ok else T_REFUSED
-        facts.reason = REASONS.index(reason)
-        facts.question = facts.so_far = None
-        facts.epoch = facts.asked_epoch
-        facts.expires = self.now + (FACTS_SECONDS if rows is not None else FACTS_RETRY_SECONDS)
-        if settings:
-            self.read_settings(group, settings)
-        self.took(group.cls, self.now - facts.began)
-        return self.asking_ended(member)
-
-    cdef int read_settings(self, Group group, settings) except -1:
-        """What a write executes reads custom settings: its sessions must have been compared by their values.
-
-        If they have not been, writes go alone until they are: sessions are then asked anew, and are of other classes.
-        """
-        names = settings.union(self.setting_names)
-        if len(names) == len(self.setting_names) and group.cls.version == self.names_version:
-            return 0
-        group.facts.state = T_REFUSED
-        group.facts.reason = R_TABLE
-        if len(names) > MAX_SETTING_NAMES:
-            return 0
-        group.facts.expires = self.now
-        if len(names) > len(self.setting_names):
-            self.setting_names = tuple(sorted(names))
-            self.names_version += 1
-        return 0
-
-    cdef int ask_about_itself(self, Member member, Family family) except -1:
-        """A session's own server is asked what it is like; groups that it may want to join wait for it."""
-        member.server.ask(self.hooks.session_sql(member.dialect, self.setting_names))
-        member.asked_in = family
-        family.asking += 1
-        return 0
-
-    cdef inline void took(self, SessionClass cls, double seconds) noexcept:
-        """A quick answer counts at once, a slow one in part: who goes alone too early is not batched."""
-        cls.asking += (seconds - cls.asking) * (ASKING_SHARE if 0 < cls.asking < seconds else 1)
-
-    cdef int asking_ended(self, Member member) except -1:
-        """The catalogue has answered, or will not; or the session's own server has."""
-        cdef TableFacts facts = member.asked
-        cdef Family family = member.asked_in
-        if family is not None:
-            member.asked_in = None
-            family.asking -= 1
-            if not family.asking:
-                for group in family.lingering:
-                    self.ripen(<Group>group)
-                family.lingering.clear()
-        if facts is not None:
-            member.asked = member.asked_for = None
-            facts.probing = False
-            self.known.append(facts)
-        return 0
-
-    cdef int tell_facts(self) except -1:
-        """Groups that waited for the catalogue go on."""
-        cdef list todo = self.known
-        cdef list waiting
-        cdef TableFacts facts
-        cdef Group group
-        self.known = []
-        for item in todo:
-            facts = <TableFacts>item
-            waiting, facts.waiting = facts.waiting, []
-            for item in waiting:
-                group = <Group>item
-                if facts.state == T_OPEN and not self.facts_due(facts) and not self.draining and (
-                        self.now >= group.paused):
-                    self.recount(group)
-                    self.ripen(group)
-                else:
-                    for held in group.members:
-                        self.gathered -= (<Held>held).nwrites
-                    self.disband(group.take_members(), facts.reason if facts.state == T_REFUSED else R_TABLE)
-        return 0
-
-    cdef int recount(self, Group group) except -1:
-        """What was gathered before the server's bounds were known is filed once more."""
-        cdef Held held
-        cdef list members
-        cdef double opened = group.opened
-        cdef double deadline = group.deadline
-        for item in group.members:
-            self.gathered -= (<Held>item).nwrites
-        members = group.take_members()
-        for item in members:
-            held = <Held>item
-            held.place = HP_NOWHERE
-            held.where = None
-            if self.fits(group, held.rows, size_in(group, held.tuple_bytes, held.data.size()), held.text_bytes):
-                self.join(held, group)
-            else:
-                self.go_alone(held, R_OVERSIZE)
-        if group.members:
-            group.opened = opened
-            if deadline < group.deadline:
-                group.deadline = deadline
-                self.schedule(group)
         return 0
 
     # --- time -------------------------------------------------------------------------------------
@@ -426,6 +309,8 @@ cdef class Gathering(Turn):
             group.scheduled = NEVER
             try:
                 if group.deadline <= now:
+                    if not group.facts.probing:
+                        group.cls.awaited.in_vain(now, now - group.opened)
                     self.close(group, FL_DEADLINE)
                 elif group.deadline < NEVER:
                     self.schedule(group)

@@ -37,6 +37,7 @@ cdef class Member(Endpoint):
     cdef readonly int dialect
     cdef Held held                      # None until its first hinted write
     cdef SessionClass cls
+    cdef Coming coming                  # … and how soon its next may come
     cdef TableFacts asked               # what its server connection is being asked about
     cdef Group asked_for
     cdef Family asked_in                # … or, while it is asked what its session is like, the session's family
@@ -44,6 +45,9 @@ cdef class Member(Endpoint):
     cdef public double idle_limit       # seconds unused after which its server connection is ended; 0: none is known
     cdef readonly int last_batch_size
     cdef readonly str last_reason
+
+    def __cinit__(self, *args, **kwargs):
+        self.coming = Coming()
 
     cdef int send_held(self, int reason) except -1:
         """The held messages go their ordinary way, byte for byte, on the session's own connection."""
