@@ -48,6 +48,9 @@ PG_CHANGES = {
     "SET": ["SET search_path = x"],
     "SET in a transaction": ["BEGIN", "SET search_path = x", "COMMIT"],
     "several": ["SELECT 1; SET search_path = x"],
+    "behind a name": ["SET application_name = 'me'; SET search_path = x"],
+    "between names": ["SET application_name = 'a'", "SET search_path = x", "RESET application_name"],
+    "a name that was not set": ["SET search_path = x", "SET application_name = nothing.of_this_kind()"],
     "set_config": ["SELECT set_config('search_path', 'x', false)"],
     "quoted set_config": ["SELECT \"set_config\"('search_path', 'x', false)"],
     "qualified set_config": ["SELECT pg_catalog.set_config('search_path', 'x', false)"],
@@ -131,6 +134,65 @@ def test_postgres(postgres, proxy, pg_database, name, first):
     assert run(proxy.postgres_port) == direct
     assert {"x", "y"} == {schema for schema, _ in direct}
     assert proxy.batched() > before                     # those that are alike do share
+
+
+NAMES = {
+    "start-up": lambda i: ({"application_name": f"worker {i}"}, []),
+    "SET": lambda i: ({}, [f"SET application_name = 'worker {i}'"]),
+    "SET TO": lambda i: ({}, [f"set session Application_Name to 'worker {i}' ;"]),
+    "SET LOCAL": lambda i: ({}, ["BEGIN", f"SET LOCAL application_name = 'worker {i}'", "ROLLBACK"]),
+    "both": lambda i: ({"application_name": f"worker {i}"}, ["RESET application_name"] if i % 2 else []),
+}
+# a column's default that shows the difference, and how many of the sessions write the same
+CALLED = {
+    "nothing": ("'x'", 8), "the name": ("current_setting('application_name')", 1),
+    "the name in a function": ("called()", 1), "a setting that begins like it": (
+        "current_setting('application_name.x', true)", 4),
+}
+
+
+@pytest.mark.parametrize("called", CALLED)
+@pytest.mark.parametrize("name", NAMES)
+def test_postgres_names_of_applications(postgres, proxy, pg_database, name, called):
+    """Sessions of one application are alike whatever each calls itself; but what reads the name tells them apart."""
+    default, alike = CALLED[called]
+    table = f"named_{[*CALLED].index(called)}"          # the proxy has not seen it made
+    with psycopg.connect(postgres.dsn(), dbname=pg_database, autocommit=True) as admin:
+        admin.execute("CREATE OR REPLACE FUNCTION called() RETURNS text LANGUAGE sql AS "
+                      "$$ SELECT current_setting('application_name') $$")
+        admin.execute(f"DROP TABLE IF EXISTS {table}; CREATE TABLE {table} (k int, v text DEFAULT {default})")
+
+    def run(port):
+        with psycopg.connect(postgres.dsn(), dbname=pg_database, autocommit=True) as admin:
+            admin.execute(f"TRUNCATE {table}")
+        barrier = threading.Barrier(8, timeout=60)
+
+        def work(i):
+            options, statements = NAMES[name](i)
+            with psycopg.connect(postgres.dsn(port), dbname=pg_database, autocommit=True, **options) as connection:
+                for sql in (*statements, f"SET application_name .x = '{i % 2}'"):
+                    connection.execute(sql)
+                for k in range(4):
+                    barrier.wait()
+                    connection.execute(f"{HINT}INSERT INTO {table} (k) VALUES ({10 * i + k})", prepare=False)
+                for sql in statements:
+                    connection.execute(sql)
+                barrier.wait()
+                connection.execute(f"{HINT}INSERT INTO {table} (k) VALUES ({10 * i + 9})", prepare=False)
+
+        together(8, work)
+        with psycopg.connect(postgres.dsn(), dbname=pg_database, autocommit=True) as admin:
+            return admin.execute(f"SELECT k, v FROM {table} ORDER BY k").fetchall()
+
+    direct = run(postgres.port)
+    assert len(direct) == 40
+    before = proxy.batched()
+    assert run(proxy.postgres_port) == direct
+    batched = proxy.batched() - before
+    if alike == 1:
+        assert not batched
+    else:
+        assert batched >= 20
 
 
 # what two sessions do before they prepare and after it, the table's column, and a statement that shows the difference

@@ -3,10 +3,11 @@
 The question has two columns, a name and a value, and as many rows as there are settings. Names that begin with ``~``
 are for the proxy; the others, with their values, are what sessions must have in common.
 
-PostgreSQL: settings that do not come from the server's own configuration with what a RESET would make of them, users,
-the resolved ``search_path``, and which server it is. MariaDB: the variables that can change what a write does or
-answers, database, user and role, and which server it is. Left out are variables that only concern speed, memory and
-logs, and what the proxy looks after itself (last insert id, warnings, transactions).
+PostgreSQL: settings that do not come from the server's own configuration with what a RESET would make of them, but for
+the application's name, which no write that is batched reads; users, the resolved ``search_path``, and which server it
+is. MariaDB: the variables that can change what a write does or answers, database, user and role, and which server it
+is. Left out are variables that only concern speed, memory and logs, and what the proxy looks after itself (last insert
+id, warnings, transactions).
 """
 
 import hashlib
@@ -52,6 +53,7 @@ LIMIT 1000"""
 _POSTGRES = """\
 SELECT name, setting || E'\\n' || COALESCE(reset_val, '') AS value FROM pg_catalog.pg_settings
  WHERE source NOT IN ('default', 'override', 'configuration file', 'command line', 'environment variable')
+ AND name <> 'application_name'
 UNION ALL SELECT 'user', pg_catalog.quote_ident(current_user) || ' ' || pg_catalog.quote_ident(session_user)
 UNION ALL SELECT 'schemas', pg_catalog.current_schemas(true)::pg_catalog.text
 UNION ALL SELECT 'server', pg_catalog.concat_ws(' ', pg_catalog.pg_postmaster_start_time()::pg_catalog.text,

@@ -10,6 +10,12 @@ cdef enum:
     MAX_ALIKES = 10000              # answers of servers that are kept
     MAX_CUSTOM = 200                # bytes of a SET in which the name of what it sets is looked for
 
+# What says who is connected, for the server's views and log. A write that reads it goes alone, so that sessions with a
+# name of their own (a worker's number, a process's) are alike all the same.
+cdef bytes PG_NAME = b"application_name"
+cdef object _NAMES = re.compile(
+    rb"(?:set\s+(?:session\s+|local\s+)?application_name\s*(?:=|to\s)|reset\s+application_name\s*;?\s*\Z)",
+    re.IGNORECASE).match
 # a SET of a custom setting of PostgreSQL: its name has a dot
 cdef object _CUSTOM = re.compile(rb"set\s+(?:session\s+)?[a-z_][a-z_0-9]*\.", re.IGNORECASE).match
 
@@ -37,7 +43,10 @@ cdef class Comparing(Counted):
         if s.flags & F_SETLIKE:
             change.text = sql[s.text_start:n]
             change.wait = self.wait_said(change.text)
-            change.custom = self.dialect == PG and _CUSTOM(change.text, 0, MAX_CUSTOM) is not None
+            if self.dialect == PG:
+                change.custom = _CUSTOM(change.text, 0, MAX_CUSTOM) is not None
+                change.moot = (s.flags & (CHANGING | F_MULTI | F_UNSURE) == F_SETLIKE
+                               and len(change.text) <= MAX_CUSTOM and _NAMES(change.text) is not None)
         return change
 
     cdef object wait_said(self, bytes sql):
@@ -51,6 +60,8 @@ cdef class Comparing(Counted):
     cdef int apply(self, Change change, bint failed, bint in_transaction) except -1:
         """A statement that changes the session is answered; ``in_transaction``: it may still be rolled back."""
         self.history.apply(change, failed, in_transaction)
+        if change.moot:
+            return 0
         return self.engine.class_left(self)
 
     cdef int transaction_ended(self, bint rolled_back) except -1:

@@ -7,6 +7,7 @@ cdef class Change:
     cdef object wait                # what it says of max_wait_ms: a number, "startup", or None
     cdef bint reset                 # the session is as after its login
     cdef bint custom                # the text sets a custom setting, which nothing is read by
+    cdef bint moot                  # … or one that is nothing to a write
     cdef bint charset               # the client character set becomes one that is not safe
 
 cdef enum:
@@ -94,7 +95,7 @@ cdef class History:
             self.locks = False
         if change.flags & F_OPAQUE:
             self.doubt()
-        if change.text is None:
+        if change.text is None or change.moot:
             return 0
         if failed or self.alike is None or change.flags & F_MULTI or not is_plain(change.text):
             self.doubt()

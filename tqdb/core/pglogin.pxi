@@ -17,6 +17,12 @@ PG_ERRORS = {
 }
 
 
+cdef bytes nameless(bytes startup):
+    """A start-up message's parameters, but for the application's name."""
+    cdef list parts = startup[8:].split(b"\0")
+    return b"\0".join([parts[k] + b"\0" + parts[k + 1] for k in range(0, len(parts) - 1, 2) if parts[k] != PG_NAME])
+
+
 cdef class PgLogin(Session):
     """The client's end until it is logged in. Protocol documentation, "Message Flow", "Start-up"."""
     cdef readonly int state
@@ -187,8 +193,8 @@ cdef class PgLogin(Session):
     cdef int login_done(self) except -1:
         self.state = PG_READY
         params = b"".join(k + b"\0" + v + b"\0" for k, v in sorted(self.login_params.items()))
-        self.history.login_key = hashlib.blake2b(
-            b"\0".join((self.backend.encode(), self.address.encode(), self.startup, params)), digest_size=16).digest()
+        self.history.login_key = hashlib.blake2b(b"\0".join((
+            self.backend.encode(), self.address.encode(), nameless(self.startup), params)), digest_size=16).digest()
         return self.resume()
 
     cdef int on_key(self, bytes key) except -1:
@@ -210,6 +216,8 @@ cdef class PgLogin(Session):
         elif name == b"standard_conforming_strings":
             self.backslash = value != b"on"
             self.statements.strings_changed()
+        elif name == PG_NAME:
+            return 0
         if self.state == PG_AUTH:
             self.login_params[name] = value
             return 0
