@@ -334,7 +334,7 @@ cdef class MyCommands(MyBehind):
         if change is None or change.text is None:
             return change
         text = change.text[:MAX_CHARSET_TEXT].lower()
-        if b"session_track" in text:
+        if b"session_track" in text.replace(b"session_track_schema", b""):
             change.flags |= F_TAINT         # answers would tell of the batch's transaction
         change.charset = len(change.text) > MAX_CHARSET_TEXT
         for charset in MY_UNSAFE_CHARSETS:
