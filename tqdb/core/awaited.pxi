@@ -1,6 +1,7 @@
 # Who is awaited: whether writes that are gathered gain by waiting longer, from counts; nothing is looked through.
 
 cdef double LEAST_WINDOW = 0.001    # seconds
+cdef double LEAST_ROUND = 0.005     # batches under way are mostly answered by then
 cdef double MEAN_WINDOWS = 8        # over which the mean of those that come now and then is taken, roughly
 cdef double LONG_AGO = 100          # windows after which nothing of them is left
 
@@ -17,11 +18,11 @@ cdef class Awaited:
     """How many sessions of a class may soon send a write that could leave with those that are gathered.
 
     A session is awaited from when its write leaves, and again from when that is answered. A round ends when writes
-    have waited to the end of their time: who has been awaited for a whole round and the one before has been awaited in
-    vain, and is slow until it comes sooner after an answer than its writes may wait. Slow sessions are not awaited one
-    by one: as many of them are as come in a mean window (the time that writes may wait). For their sake no more quick
-    ones are kept waiting than they are, unless something of the class's is under way: until its end, then, whoever
-    waits would hardly be answered sooner by leaving.
+    have waited to the end of their time, if it has lasted as long: who has been awaited for a whole round and the one
+    before has been awaited in vain, and is slow until it comes sooner after an answer than its writes may wait. Slow
+    sessions are not awaited one by one: as many of them are as come in a mean window (the time that writes may wait).
+    For their sake no more quick ones are kept waiting than they are, unless something of the class's is under way:
+    until its end, then, whoever waits would hardly be answered sooner by leaving.
     """
     cdef uint64_t round             # from 2
     cdef double began               # when the round did
@@ -87,7 +88,7 @@ cdef class Awaited:
 
     cdef int in_vain(self, double now, double waited) except -1:
         """Writes have waited for ``waited`` seconds, to the end of their time."""
-        if now - self.began >= waited:
+        if now - self.began >= max(waited, LEAST_ROUND):
             self.began = now
             self.round += 1
             self.since_before = self.since_now
