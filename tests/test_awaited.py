@@ -207,6 +207,30 @@ def test_few_that_come_now_and_then_keep_nobody_waiting():
     assert at_once > 0.9 * total
 
 
+def test_the_patient_leave_once_nobody_is_awaited():
+    """Those with a short wait find out that the third does not come: who would wait longer does not wait either."""
+    crowd = Crowd(3)
+    crowd.warm()
+    crowd.write(0, wait_ms=10_000)
+    for _ in range(2):
+        assert not crowd.under_way()
+        crowd.write(1, table="u")
+        crowd.later(WAIT)
+        crowd.serve()
+    assert crowd.answered() == [0, 1]
+
+
+def test_a_cancelled_write_may_be_followed_by_another():
+    crowd = Crowd(3)
+    crowd.warm()
+    crowd.write(0, 1)
+    assert crowd.members[0][0].cancel_waiting()
+    crowd.write(2)
+    assert not crowd.under_way()            # the first is free to write again
+    crowd.write(0)
+    assert crowd.under_way() == [3]
+
+
 def test_who_leaves_is_not_awaited():
     crowd = Crowd(3)
     crowd.warm()

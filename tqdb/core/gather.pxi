@@ -156,8 +156,7 @@ cdef class Gathering(Turn):
                 group.facts.waiting.append(group)
         elif group.has_auto and group.inflight == 0:
             self.ripen(group)
-        if self.awaits_nobody(cls):
-            self.ripen_class(cls)
+        self.look_at_class(cls)
         if deadline < group.deadline:
             group.deadline = deadline
             if deadline < group.scheduled:
@@ -174,6 +173,10 @@ cdef class Gathering(Turn):
     cdef inline bint awaits_nobody(self, SessionClass cls) except -1:
         """Whether writes that are gathered can gain nothing by waiting longer."""
         return cls.awaited.nobody(cls.members, self.now)
+
+    cdef inline int look_at_class(self, SessionClass cls) except -1:
+        """Something has happened after which its writes may have nobody to wait for."""
+        return self.ripen_class(cls) if cls.gathering and self.awaits_nobody(cls) else 0
 
     cdef int ripen_class(self, SessionClass cls) except -1:
         for group in cls.gathering:
@@ -202,6 +205,7 @@ cdef class Gathering(Turn):
         if held is not None and held.place == HP_GATHERED:
             (<Group>held.where).remove(held)
             self.ungather(held, <Group>held.where)
+            self.expect(<Member>held.owner)
             held.place = HP_NOWHERE
             held.where = None
         return 0
@@ -219,9 +223,7 @@ cdef class Gathering(Turn):
             group = <Group>item
             if group.last_leader is member:
                 group.last_leader = None
-        if cls.members and self.awaits_nobody(cls):
-            self.ripen_class(cls)
-        return 0
+        return self.look_at_class(cls)
 
     cdef inline int begun(self, Group group) except -1:
         """A batch of this group is under way, or a write that goes alone."""
@@ -236,9 +238,7 @@ cdef class Gathering(Turn):
         cls.awaited.under_way -= 1
         if group.inflight == 0 and group.has_auto and group.members:
             self.ripen(group)
-        if cls.gathering and self.awaits_nobody(cls):
-            self.ripen_class(cls)
-        return 0
+        return self.look_at_class(cls)
 
     cdef int close(self, Group group, int reason) except -1:
         """What is gathered is to leave; what comes from now on is the next to gather."""
@@ -312,6 +312,7 @@ cdef class Gathering(Turn):
                     if not group.facts.probing:
                         group.cls.awaited.in_vain(now, now - group.opened)
                     self.close(group, FL_DEADLINE)
+                    self.look_at_class(group.cls)
                 elif group.deadline < NEVER:
                     self.schedule(group)
             except Exception:
