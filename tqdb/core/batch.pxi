@@ -1,4 +1,5 @@
-# Groups and batches as data, and a batch's way from BEGIN to its outcome as a table. No room below knows a protocol.
+# Groups, and batches of what several have gathered, as data; a batch's way from BEGIN to its outcome as a table.
+# No room below knows a protocol.
 
 cdef enum:
     MAX_PARAMETERS = 65535          # of one statement, on both protocols
@@ -60,6 +61,7 @@ cdef class Group:
     cdef TableFacts facts
     cdef int strikes                # batches in a row whose answer held a surprise
     cdef double paused              # until when writes go alone because of them
+    cdef double apart               # until when they share no batch with other groups', which was slow
     # what is being gathered
     cdef list members               # Held
     cdef int rows
@@ -118,44 +120,98 @@ cdef class Group:
         return 0
 
 
-cdef class Batch:
-    """Writes that leave together, as one transaction on ``leader``'s connection ``server``."""
+cdef class Unit:
+    """Writes of one group in a batch: one INSERT merged of them, or their statements one behind the other."""
     cdef readonly Group group
     cdef readonly list members      # Held
     cdef int method                 # Method
     cdef int nwrites
+    cdef int rows
+    cdef Py_ssize_t size            # bytes, as the group has counted them, with the text around tuples
+    cdef double opened              # when the first of it was gathered
+    cdef int flush_reason
+    # what is known of its answer
+    cdef bint failed                # it is why the batch fails …
+    cdef bint table_error           # … as a statement, not for a row: no use in halving
+    cdef int answered               # pipeline: writes answered so far
+    cdef int answer_rows
+    cdef Py_ssize_t head_bytes      # merged: the part in front of the rows
+    cdef bytes tail                 # MariaDB: payload of the packet that ends a RETURNING result
+    cdef int step                   # MariaDB: distance of its insert ids when it was sent, 0: its table gives none
+    cdef bint asks                  # MariaDB, in a pipeline: LAST_INSERT_ID() is asked for behind each member, …
+    cdef list ids                   # … and was answered so; merged: behind all, and ``first_id`` is the answer
+    cdef uint64_t first_id          # MariaDB, merged: id of the first row
+
+    def __init__(self, Group group, list members, int flush_reason, double opened, Py_ssize_t size):
+        self.group = group
+        self.members = members
+        self.flush_reason = flush_reason
+        self.opened = opened
+        self.size = size
+        self.ids = []
+        self.count()
+
+    cdef int count(self) except -1:
+        """Its members are others now."""
+        cdef Held held
+        self.nwrites = self.rows = 0
+        for item in self.members:
+            held = <Held>item
+            self.nwrites += held.nwrites
+            self.rows += held.rows
+        return 0
+
+    cdef inline Unit of(self, list members):
+        """The same with others of its members, untried."""
+        return Unit(self.group, members, self.flush_reason, self.opened, self.size)
+
+
+cdef class Batch:
+    """Writes that leave together, as one transaction on ``leader``'s connection ``server``."""
+    cdef readonly list units        # Unit, in the order in which they are sent
+    cdef readonly list members      # Held: those of all units
+    cdef int nwrites
+    cdef int rows
+    cdef Py_ssize_t size
     cdef int attempt                # how often writes of it were tried together before
     cdef int losses                 # connections that were lost under writes of it
     cdef Endpoint leader
     cdef Endpoint server
-    cdef double opened              # when the first of it was gathered
     cdef double sent
-    cdef int flush_reason
-    cdef int rows
+    cdef double worked              # when all was answered but COMMIT, 0: it was not
     cdef int phase                  # Phase
     cdef uint64_t commit_at         # position of the server's ``out`` behind COMMIT
     cdef int cause                  # RetryCause of a failure
     cdef bint failed                # nothing of it is to be kept
     cdef bint lost                  # its connection has ended …
     cdef int known_when_lost        # Known, then
-    cdef bint table_error           # the failure concerns the statement, not a row: no use in halving
     cdef list bad                   # pipeline: writes that made it fail, as Held
+    cdef int at                     # index of the unit whose answer is being read
     cdef Buffer response            # what the dialect keeps of the answer
     cdef Buffer ends                # pipeline: where each write's part of ``response`` ends, as Py_ssize_t
-    cdef int answered               # pipeline: writes answered so far
-    cdef int answer_rows
-    cdef uint64_t first_id
     cdef uint32_t status            # MariaDB: status flags of the answer
-    cdef bytes tail                 # MariaDB: payload of the packet that ends a RETURNING result
-    cdef Py_ssize_t head_bytes      # of ``response``: the part in front of the rows
 
-    def __init__(self, Group group, list members, int flush_reason):
-        self.group = group
-        self.members = members
-        self.flush_reason = flush_reason
+    def __init__(self, list units):
+        self.units = units
         self.bad = []
         self.response = Buffer()
         self.ends = Buffer()
+        self.count()
+
+    cdef int count(self) except -1:
+        """Its units are others now, or their members."""
+        cdef Unit unit
+        self.nwrites = self.rows = 0
+        self.size = 0
+        self.members = (<Unit>self.units[0]).members if len(self.units) == 1 else []
+        for item in self.units:
+            unit = <Unit>item
+            self.nwrites += unit.nwrites
+            self.rows += unit.rows
+            self.size += unit.size
+            if len(self.units) > 1:
+                self.members += unit.members
+        return 0
 
     cdef inline int step(self, int event) noexcept:
         """Goes on to the next phase and returns it; B_SEVER: it stays where it is, and the connection has to end."""
@@ -171,6 +227,14 @@ cdef class Batch:
             return K_UNKNOWN if self.server.out.consumed >= self.commit_at else K_NOTHING
         return known
 
+    cdef inline Unit unit(self):
+        """The unit whose answer is being read, None: all are answered."""
+        return <Unit>self.units[self.at] if self.at < len(self.units) else None
+
+    cdef inline int end_unit(self) noexcept:
+        self.at += 1
+        return 0
+
     cdef int fail(self, int cause) except -1:
         """It is not to be kept; the first cause counts."""
         if not self.failed:
@@ -178,20 +242,32 @@ cdef class Batch:
             self.cause = cause
         return 0
 
-    cdef inline int end_write(self) except -1:
-        """The answer to one more write of the pipeline is whole."""
+    cdef int fail_unit(self, int cause) except -1:
+        """It is not to be kept because of what the unit was answered that is being read."""
+        if self.at < len(self.units):
+            (<Unit>self.units[self.at]).failed = True
+        return self.fail(cause)
+
+    cdef int fail_table(self, int cause) except -1:
+        """… and the table is not what the catalogue said: it is asked again."""
+        if self.at < len(self.units):
+            (<Unit>self.units[self.at]).table_error = True
+        return self.fail_unit(cause)
+
+    cdef inline int end_write(self, Unit unit) except -1:
+        """The answer to one more write of a pipeline is whole."""
         cdef Py_ssize_t size = self.response.size()
-        self.answered += 1
+        unit.answered += 1
         return self.ends.append(<char*>&size, sizeof(size))
 
     cdef inline Py_ssize_t end_of(self, int k) noexcept:
         return (<Py_ssize_t*>self.ends.ptr())[k]
 
-    cdef int blame(self) except -1:
-        """The write whose answer is being read made the batch fail."""
-        cdef int k = self.answered
+    cdef int blame(self, Unit unit) except -1:
+        """The write of a pipeline whose answer is being read made the batch fail."""
+        cdef int k = unit.answered
         cdef Held held
-        for item in self.members:
+        for item in unit.members:
             held = <Held>item
             if k < held.nwrites:
                 if held not in self.bad:

@@ -3,6 +3,11 @@
 cdef double REST_SECONDS = 20.0     # a third of the shortest idle cut-off that networks are known for
 
 
+def unit_order(Unit unit):
+    """What is merged first, so that locks of rows that many want are held shortest; else always the same order."""
+    return not unit.group.merges(), unit.group.shape.number
+
+
 cdef class Departing(Asking):
     """The engine, as far as it sends. It knows no protocol: server connections merge, members send what they hold."""
     cdef public double rest_seconds     # unused for so long, a server connection leads its session's next batch
@@ -35,9 +40,45 @@ cdef class Departing(Asking):
     cdef int send_departures(self) except -1:
         cdef list todo = self.departures
         self.departures = []
+        if len(todo) > 1:
+            todo = self.joined_up(todo)
         for item in todo:
             self.depart(<Batch>item)
         return 0
+
+    cdef list joined_up(self, list batches):
+        """Batches of one class that leave in the same moment are one, as far as its bounds allow.
+
+        Those that were tried before are not: what made them fail is being looked for.
+        """
+        cdef dict open_for = {}         # (class, extended) -> the batch that others join
+        cdef list result = []
+        cdef Batch batch, into
+        cdef Unit unit
+        cdef Py_ssize_t limit = min(self.max_batch_bytes, MAX_STATEMENT) - BATCH_TEXT
+        for item in batches:
+            batch = <Batch>item
+            unit = <Unit>batch.units[0]
+            if batch.attempt or batch.losses or not self.mixes(unit.group, <Member>(<Held>unit.members[0]).owner):
+                result.append(batch)
+                continue
+            key = (unit.group.cls, unit.group.shape.extended)
+            into = open_for.get(key)
+            if into is None or into.rows + batch.rows > self.max_batch_size or into.size + batch.size > limit:
+                open_for[key] = batch
+                result.append(batch)
+                continue
+            into.units += batch.units
+            into.rows += batch.rows
+            into.size += batch.size
+        for item in result:
+            into = <Batch>item
+            if len(into.units) > 1 and not into.attempt:
+                into.units.sort(key=unit_order)
+                into.count()
+                for held in into.members:
+                    (<Held>held).where = into
+        return result
 
     cdef int depart(self, Batch batch) except -1:
         """Sends a batch on a member's connection: the one place that decides on which.
@@ -48,78 +89,97 @@ cdef class Departing(Asking):
         cdef Held held
         cdef Member member
         cdef Member leader = None
-        cdef Group group = batch.group
-        cdef list members = []
+        cdef Unit unit
+        cdef list units = []
+        cdef list members
         cdef set ending = None          # writes whose own connection cannot wait for another batch
         cdef double unused
         cdef double longest = 1
         cdef bint rotates = False
-        batch.rows = batch.nwrites = 0
-        for item in batch.members:
-            held = <Held>item
-            member = <Member>held.owner
-            if not member.usable():
-                if not member.closing:
-                    member.lost(False)
-                continue
-            members.append(held)
-            self.expect(member)
-            batch.rows += held.rows
-            batch.nwrites += held.nwrites
-            if not member.server.may_lead():
-                continue
-            unused = member.unused(self.now, self.rest_seconds)
-            if unused >= longest:
-                leader = member
-                longest = unused
-                rotates = True
-            elif not rotates and (leader is None or member is group.last_leader):
-                leader = member
-            if unused >= 1 and member.ends_unused(self.now):
-                if ending is None:
-                    ending = set()
-                ending.add(held)
-        batch.members = members
+        for one in batch.units:
+            unit = <Unit>one
+            members = []
+            for item in unit.members:
+                held = <Held>item
+                member = <Member>held.owner
+                if not member.usable():
+                    if not member.closing:
+                        member.lost(False)
+                    continue
+                members.append(held)
+                self.expect(member)
+                if not member.server.may_lead():
+                    continue
+                unused = member.unused(self.now, self.rest_seconds)
+                if unused >= longest:
+                    leader = member
+                    longest = unused
+                    rotates = True
+                elif not rotates and (leader is None or member is unit.group.last_leader):
+                    leader = member
+                if unused >= 1 and member.ends_unused(self.now):
+                    if ending is None:
+                        ending = set()
+                    ending.add(held)
+            self.stay(unit, members, units)
         if ending is not None:
-            members = self.set_apart(batch, ending, leader)
-        if not members:
+            units = self.set_apart(units, ending, leader)
+        if not units:
             return 0
+        batch.units = units
+        batch.count()
         if batch.nwrites == 1:
-            held = <Held>members[0]
-            self.under_way_alone(<Member>held.owner, group)
+            held = <Held>batch.members[0]
+            self.under_way_alone(<Member>held.owner, (<Unit>units[0]).group)
             return self.go_alone(held, R_RETRY if batch.attempt else R_SINGLE)
         if leader is None:
             self.stalled.append(batch)
             return 0
         return self.send(batch, leader)
 
-    cdef list set_apart(self, Batch batch, set ending, Member leader):
-        """Those of ``ending`` that do not lead go alone, on their own connections; the members that stay."""
+    cdef int stay(self, Unit unit, list members, list units) except -1:
+        """These members of the unit are left; with any it is one of ``units``."""
+        if members:
+            if len(members) < len(unit.members):
+                unit.members = members
+                unit.count()
+            units.append(unit)
+        return 0
+
+    cdef list set_apart(self, list units, set ending, Member leader):
+        """Those of ``ending`` that do not lead go alone, on their own connections; the units that stay."""
         cdef Held held
-        cdef list members = []
-        for item in batch.members:
-            held = <Held>item
-            if held.owner is leader or held not in ending:
-                members.append(held)
-                continue
-            batch.rows -= held.rows
-            batch.nwrites -= held.nwrites
-            self.under_way_alone(<Member>held.owner, batch.group)
-            self.go_alone(held, R_SESSION_STATE)
-        batch.members = members
-        return members
+        cdef Unit unit
+        cdef list staying = []
+        cdef list members
+        for one in units:
+            unit = <Unit>one
+            members = []
+            for item in unit.members:
+                held = <Held>item
+                if held.owner is leader or held not in ending:
+                    members.append(held)
+                    continue
+                self.under_way_alone(<Member>held.owner, unit.group)
+                self.go_alone(held, R_SESSION_STATE)
+            self.stay(unit, members, staying)
+        return staying
 
     cdef int send(self, Batch batch, Member leader) except -1:
-        cdef Group group = batch.group
         cdef ServerConn server = leader.server
         cdef Py_ssize_t sent = server.out.size()
         cdef int expected = server.queue.size
-        cdef int qtype = leader.held.qtype
-        group.last_leader = leader
+        cdef Unit unit
+        cdef int qtype
         batch.leader = leader
         batch.server = server
-        batch.method = M_MULTI_ROW if group.merges() else M_PIPELINE
         batch.sent = self.now
+        for item in batch.units:
+            unit = <Unit>item
+            unit.group.last_leader = leader
+            unit.method = M_PIPELINE
+            if unit.group.merges() and (unit.nwrites > 1 or len(batch.units) == 1):
+                unit.method = M_MULTI_ROW
         server.batch = batch
         try:
             server.begin_batch(batch)
@@ -130,12 +190,15 @@ cdef class Departing(Asking):
             server.batch = None
             self.failed("begin_batch", None)
             return self.disband(batch.members, R_RETRY)
-        self.begun(group)
         self.batches_running += 1
-        if not batch.attempt:
-            observe_seconds(&self.stats.batch_delay[qtype], self.now - batch.opened)
         self.stats.database_queries += 1
-        self.stats.backend_writes[qtype] += 1
+        for item in batch.units:
+            unit = <Unit>item
+            qtype = (<Held>unit.members[0]).qtype
+            self.begun(unit.group)
+            if not batch.attempt:
+                observe_seconds(&self.stats.batch_delay[qtype], self.now - unit.opened)
+            self.stats.backend_writes[qtype] += 1
         return 0
 
     cdef int under_way_alone(self, Member member, Group group) except -1:

@@ -6,6 +6,7 @@ cdef enum:
     MAX_LOSSES = 1                  # connections lost under writes after which they go alone
 
 cdef double SLOW_BATCH_SECONDS = 1.0     # a batch that takes longer is worth a line in the log
+cdef double MIXED_SECONDS = 0.05         # … and one of several groups' that works longer parts them for a while
 
 
 cdef class Engine(Departing):
@@ -129,7 +130,8 @@ cdef class Engine(Departing):
                     if (<Held>member).where is batch:
                         self.end_member(<Member>(<Held>member).owner, not batch.failed)
             self.server_free(<ServerConn>batch.server)
-            self.ended(batch.group)
+            for unit in batch.units:
+                self.ended((<Unit>unit).group)
         return 0
 
     cdef int end_member(self, Member member, bint unknown) except -1:
@@ -152,25 +154,37 @@ cdef class Engine(Departing):
         cdef Stats stats = self.stats
         cdef Held held
         cdef Member member
-        cdef int qtype = (<Held>batch.members[0]).qtype
+        cdef Unit unit
+        cdef int qtype
         cdef double seconds = self.now - batch.sent
-        batch.group.strikes = 0
         stats.batches += 1
-        stats.methods[batch.method] += 1
-        observe_size(&stats.batch_size[qtype], batch.nwrites)
-        observe_seconds(&stats.batch_latency[qtype], seconds)
         (<ServerConn>batch.server).split(batch)
-        for item in batch.members:
-            held = <Held>item
-            member = <Member>held.owner
-            stats.count_batched(qtype, held.nwrites, held.source)
-            member.last_batch_size = batch.nwrites
-            member.last_reason = FLUSH_REASONS[batch.flush_reason]
-            member.coming.answered = self.now
-            self.expect(member)
-            member.answered(batch)
+        for one in batch.units:
+            unit = <Unit>one
+            qtype = (<Held>unit.members[0]).qtype
+            unit.group.strikes = 0
+            stats.methods[unit.method] += 1
+            observe_size(&stats.batch_size[qtype], unit.nwrites)
+            observe_seconds(&stats.batch_latency[qtype], seconds)
+            for item in unit.members:
+                held = <Held>item
+                member = <Member>held.owner
+                stats.count_batched(qtype, held.nwrites, held.source)
+                member.last_batch_size = batch.nwrites
+                member.last_reason = FLUSH_REASONS[unit.flush_reason]
+                member.coming.answered = self.now
+                self.expect(member)
+                member.answered(batch)
+        if len(batch.units) > 1 and batch.worked - batch.sent > MIXED_SECONDS:
+            self.keep_apart(batch.units)
         if seconds > SLOW_BATCH_SECONDS:
             self.hooks.slow_batch(batch.leader, batch.nwrites, seconds)
+        return 0
+
+    cdef int keep_apart(self, list units) except -1:
+        """One of these was slow, and others have waited for it: for a while each leaves by itself."""
+        for unit in units:
+            (<Unit>unit).group.apart = self.now + FACTS_SECONDS
         return 0
 
     cdef int tell_lost(self, Batch batch) except -1:
@@ -180,72 +194,111 @@ cdef class Engine(Departing):
         """
         cdef Held held
         cdef Member member
-        cdef list usable = []
-        for item in batch.members:
-            held = <Held>item
-            member = <Member>held.owner
-            if batch.known_when_lost == K_UNKNOWN:
-                # each was handed to the database once
-                self.stats.count_batched(held.qtype, held.nwrites, held.source)
-                self.end_member(member, True)
-            elif member.usable():
-                usable.append(held)
-            else:
-                self.end_member(member, False)
+        cdef Unit unit
+        cdef list units = []
+        cdef list usable
+        batch.losses += 1
+        for one in batch.units:
+            unit = <Unit>one
+            usable = []
+            for item in unit.members:
+                held = <Held>item
+                member = <Member>held.owner
+                if batch.known_when_lost == K_UNKNOWN:
+                    # each was handed to the database once
+                    self.stats.count_batched(held.qtype, held.nwrites, held.source)
+                    self.end_member(member, True)
+                elif not member.usable():
+                    self.end_member(member, False)
+                elif batch.losses <= MAX_LOSSES:
+                    usable.append(held)
+                else:
+                    self.part([unit.of([held])], batch)
+            if usable:
+                units.append(unit.of(usable))
         if batch.known_when_lost != K_UNKNOWN:
             self.stats.retries[<int>RC_CONNECTION] += 1
-        batch.losses += 1
-        if usable and batch.losses <= MAX_LOSSES:
-            return self.part(batch.group, usable, batch)
-        for item in usable:
-            self.part(batch.group, [item], batch)
-        return 0
+        return self.part(units, batch)
 
     cdef int retry(self, Batch batch) except -1:
-        """Nothing was kept. Who made a pipeline fail goes alone and the others together; else halves are tried."""
+        """Nothing was kept. What made it fail is parted from the rest: a statement first, then a write, then by halves.
+
+        Where it is not known the statements are tried one by one.
+        """
         cdef Held held
         cdef Member member
-        cdef Group group = batch.group
-        cdef list usable = []
-        cdef Py_ssize_t half
+        cdef Unit unit
+        cdef list usable
+        cdef list rest = []                 # units that may go together again
+        cdef list failed = self.failed_units(batch)
+        cdef bint slow = self.now - batch.sent > MIXED_SECONDS
         self.stats.retries[batch.cause] += 1
         (<ServerConn>batch.server).rolled_back(batch)
-        if batch.table_error:
+        if slow and len(batch.units) > 1:
+            self.keep_apart(failed)
+        for one in batch.units:
+            unit = <Unit>one
+            if unit in failed:
+                self.note_failure(unit, batch)
+            usable = []
+            for item in unit.members:
+                held = <Held>item
+                member = <Member>held.owner
+                if not member.usable():
+                    self.end_member(member, False)
+                elif unit.table_error or held in batch.bad:
+                    self.part([unit.of([held])], batch)
+                else:
+                    usable.append(held)
+            if not usable:
+                continue
+            if unit not in failed or len(usable) < len(unit.members) and batch.attempt < MAX_TOGETHER:
+                rest.append(unit.of(usable))
+            elif len(failed) > 1 and len(failed) == len(batch.units):
+                self.part([unit.of(usable)], batch)
+            else:
+                self.halve(unit, usable, batch)
+        if batch.attempt < MAX_TOGETHER:
+            return self.part(rest, batch)
+        for one in rest:
+            self.part([one], batch)
+        return 0
+
+    cdef list failed_units(self, Batch batch):
+        """The units of a batch that may be why it failed."""
+        cdef list failed = [unit for unit in batch.units if (<Unit>unit).failed]
+        return failed if failed else batch.units
+
+    cdef int note_failure(self, Unit unit, Batch batch) except -1:
+        cdef Group group = unit.group
+        if unit.table_error:
             group.facts.state = T_UNKNOWN
         if batch.cause == RC_WARNING or batch.cause == RC_MISMATCH:
             group.strikes += 1
             if group.strikes >= MAX_STRIKES:
                 group.paused = self.now + FACTS_SECONDS
                 group.strikes = 0
-        for item in batch.members:
-            held = <Held>item
-            member = <Member>held.owner
-            if not member.usable():
-                self.end_member(member, False)
-            elif batch.table_error or held in batch.bad:
-                self.part(group, [held], batch)
-            else:
-                usable.append(held)
-        if not usable:
-            return 0
-        if len(usable) < len(batch.members) and batch.attempt < MAX_TOGETHER:
-            return self.part(group, usable, batch)
-        half = (len(usable) + 1) // 2
-        self.part(group, usable[:half], batch)
-        if half < len(usable):
-            self.part(group, usable[half:], batch)
         return 0
 
-    cdef int part(self, Group group, list members, Batch of) except -1:
-        cdef Held held = <Held>members[0]
+    cdef int halve(self, Unit unit, list members, Batch of) except -1:
+        cdef Py_ssize_t half = (len(members) + 1) // 2
+        self.part([unit.of(members[:half])], of)
+        return self.part([unit.of(members[half:])], of) if half < len(members) else 0
+
+    cdef int part(self, list units, Batch of) except -1:
+        """Units, or none, with members of a batch that was tried, are to be tried again."""
         cdef Batch batch
-        if len(members) == 1:
-            self.under_way_alone(<Member>held.owner, group)
+        cdef Held held
+        if not units:
+            return 0
+        batch = Batch(units)
+        if len(batch.members) == 1:
+            held = <Held>batch.members[0]
+            self.under_way_alone(<Member>held.owner, (<Unit>units[0]).group)
             return self.go_alone(held, R_RETRY)
-        batch = Batch(group, members, of.flush_reason)
         batch.attempt = of.attempt + 1
         batch.losses = of.losses
-        for item in members:
+        for item in batch.members:
             (<Held>item).where = batch
         self.departures.append(batch)
         return 0

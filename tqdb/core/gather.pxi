@@ -243,6 +243,7 @@ cdef class Gathering(Turn):
     cdef int close(self, Group group, int reason) except -1:
         """What is gathered is to leave; what comes from now on is the next to gather."""
         cdef double delay = self.now - group.opened
+        cdef Py_ssize_t size = group.bytes + group.text_bytes
         cdef Held held
         cdef Batch batch
         cdef list members
@@ -255,13 +256,26 @@ cdef class Gathering(Turn):
             return self.disband(members, R_TABLE)
         self.stats.flush[reason] += 1
         self.stats.current_delay_ms = delay * 1000
-        batch = Batch(group, members, reason)
-        batch.opened = group.opened
+        batch = Batch([Unit(group, members, reason, group.opened, size)])
         for item in members:
             held = <Held>item
             held.place = HP_DEPARTED
             held.where = batch
         self.departures.append(batch)
+        return 0
+
+    cdef inline bint mixes(self, Group group, Member member) noexcept:
+        """Whether writes that the group has gathered, the member's among them, may leave in one batch with others'."""
+        return self.now >= group.apart and member.server is not None and member.server.mixes(group)
+
+    cdef int take_along(self, Group group, double waited) except -1:
+        """The group leaves, its writes having waited so long: with it those who would before it could leave again."""
+        cdef Group other
+        for item in list(group.cls.gathering):
+            other = <Group>item
+            if (other.deadline <= self.now + waited and other.shape.extended == group.shape.extended
+                    and not other.facts.probing and self.mixes(other, <Member>(<Held>other.members[0]).owner)):
+                self.close(other, FL_TOGETHER)
         return 0
 
     cdef int disband(self, list members, int reason) except -1:
@@ -309,9 +323,7 @@ cdef class Gathering(Turn):
             group.scheduled = NEVER
             try:
                 if group.deadline <= now:
-                    if not group.facts.probing:
-                        group.cls.awaited.in_vain(now, now - group.opened)
-                    self.close(group, FL_DEADLINE)
+                    self.expire(group)
                     self.look_at_class(group.cls)
                 elif group.deadline < NEVER:
                     self.schedule(group)
@@ -319,6 +331,17 @@ cdef class Gathering(Turn):
                 self.failed("tick", None)
         self.settle()
         self.began = 0
+
+    cdef int expire(self, Group group) except -1:
+        """A write of the group's has waited as long as it may."""
+        cdef double waited = self.now - group.opened
+        cdef bint mixes
+        if group.facts.probing:
+            return self.close(group, FL_DEADLINE)
+        group.cls.awaited.in_vain(self.now, waited)
+        mixes = bool(group.members) and self.mixes(group, <Member>(<Held>group.members[0]).owner)
+        self.close(group, FL_DEADLINE)
+        return self.take_along(group, waited) if mixes else 0
 
     def drain(self):
         """Sends everything gathered; from here on writes go alone."""

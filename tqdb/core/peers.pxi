@@ -22,6 +22,10 @@ cdef class ServerConn(Endpoint):
         """A batch on this connection was taken back: what it left behind is noted."""
         return 0
 
+    cdef bint mixes(self, Group group) noexcept:
+        """Whether batches on it may hold the group's writes beside those of other groups."""
+        return False
+
     cdef int ask(self, bytes sql) except -1:
         """Asks a question of the proxy's; its rows go to the member's ``told``."""
         return 0

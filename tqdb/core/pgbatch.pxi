@@ -11,6 +11,7 @@ cdef enum:
     OPENS_ANY = 2               # statements of these for any server, …
     OPENS_9_6 = 3               # … since the version that has the setting
     OPENS_17 = 4
+cdef bytes STATEMENT_END = b"\n;"        # a line comment at the end of a statement ends with its line
 cdef list OPENING_TEXTS = [b";".join(PG_OPENINGS[:_i]) + b";" for _i in range(OPENS_17 + 1)]
 cdef list OPENING_MESSAGES = [b"".join([pg_run(_text) for _text in PG_OPENINGS[:_i]]) for _i in range(OPENS_17 + 1)]
 
@@ -45,6 +46,9 @@ cdef class PgBatchServer(SessionServer):
 
     # --- what is sent -----------------------------------------------------------------------------------
 
+    cdef bint mixes(self, Group group) noexcept:
+        return True
+
     cdef int begin_batch(self, Batch batch) except -1:
         """BEGIN and the batch's statements; COMMIT follows once the answer is what it must be.
 
@@ -54,6 +58,7 @@ cdef class PgBatchServer(SessionServer):
         """
         cdef Buffer out = self.out
         cdef Py_ssize_t start
+        cdef Unit unit
         batch.phase = B_WORK
         if not self.opens:
             self.opens = pg_opens(self.pg.login_params.get(b"server_version", b""))
@@ -62,20 +67,26 @@ cdef class PgBatchServer(SessionServer):
         if len(batch.members) > 1:
             self.pg.sequences_stale = True
         self.expected.push(X_BATCH, FE_QUERY)
-        if batch.group.shape.extended:
+        if (<Unit>batch.units[0]).group.shape.extended:
             out.append_bytes(<bytes>OPENING_MESSAGES[self.opens])
-            if batch.method == M_PIPELINE:
-                self.put_pipeline(batch)
-            else:
-                self.put_bound_insert(batch)
+            for item in batch.units:
+                unit = <Unit>item
+                if unit.method == M_PIPELINE:
+                    self.put_pipeline(unit)
+                else:
+                    self.put_bound_insert(unit)
             out.append_bytes(SYNC)
             return self.mark()
         start = self.open_message(b"Q")
         out.append_bytes(<bytes>OPENING_TEXTS[self.opens])
-        if batch.method == M_PIPELINE:
-            self.put_statements(batch)
-        else:
-            self.put_merged(batch)
+        for item in batch.units:
+            unit = <Unit>item
+            if unit.method == M_PIPELINE:
+                self.put_statements(unit)
+            else:
+                self.put_merged(unit)
+                if len(batch.units) > 1:
+                    out.append_bytes(STATEMENT_END)
         out.append(b"\0", 1)
         self.close_message(start)
         return self.mark()
@@ -102,39 +113,39 @@ cdef class PgBatchServer(SessionServer):
         tq_put_be32(self.out.ptr() + start + 1, <uint32_t>(self.out.size() - start - 1))
         return 0
 
-    cdef int put_statements(self, Batch batch) except -1:
-        """Everybody's statement, one behind the other; a line comment at the end of one ends with its line."""
+    cdef int put_statements(self, Unit unit) except -1:
+        """Everybody's statement, one behind the other."""
         cdef Held held
         cdef int k
-        for item in batch.members:
+        for item in unit.members:
             held = <Held>item
             for k in range(held.nwrites):
                 self.out.append(held.data.ptr() + held.writes[k].sql_start,
                                 held.writes[k].sql_end - held.writes[k].sql_start)
-                self.out.append(b"\n;", 2)
+                self.out.append_bytes(STATEMENT_END)
         return 0
 
-    cdef int put_pipeline(self, Batch batch) except -1:
+    cdef int put_pipeline(self, Unit unit) except -1:
         """Bind, Describe and Execute of everybody, for the statement parsed once, without a name.
 
         A name of the leader's would do, but its plan would age by the others' executions, and the leader could
         tell from when its errors come.
         """
-        cdef PgStatement statement = self.pg.held_statement
+        cdef PgStatement statement = (<PgSession>(<Held>unit.members[0]).owner).held_statement
         cdef Buffer out = self.out
         cdef Held held
         cdef Write* w
         cdef const char* p
         cdef Py_ssize_t start
         cdef int k
-        cdef bint bound = batch.group.shape.form == FORM_BOUND
+        cdef bint bound = unit.group.shape.form == FORM_BOUND
         if bound:
             start = self.open_message(b"P")
             out.append(b"\0", 1)
             k = PG_HEADER + PyBytes_GET_SIZE(statement.name) + 1
             out.append(PyBytes_AS_STRING(statement.message) + k, PyBytes_GET_SIZE(statement.message) - k)
             self.close_message(start)
-        for item in batch.members:
+        for item in unit.members:
             held = <Held>item
             p = held.data.ptr()
             for k in range(held.nwrites):
@@ -152,10 +163,10 @@ cdef class PgBatchServer(SessionServer):
                 out.append_bytes(EXECUTE)
         return 0
 
-    cdef int put_bound_insert(self, Batch batch) except -1:
+    cdef int put_bound_insert(self, Unit unit) except -1:
         """Parse of one INSERT with everybody's rows, Bind of everybody's values, Describe and Execute."""
-        cdef Held held = <Held>batch.members[0]
-        cdef Shape shape = batch.group.shape
+        cdef Held held = <Held>unit.members[0]
+        cdef Shape shape = unit.group.shape
         cdef Write* first = held.writes
         cdef Write* w
         cdef Buffer out = self.out
@@ -167,7 +178,7 @@ cdef class PgBatchServer(SessionServer):
         cdef char[2] count
         out.append(b"\0", 1)
         if shape.form == FORM_CUT:
-            self.put_merged(batch)
+            self.put_merged(unit)
             out.append(b"\0\0\0", 3)
             self.close_message(start)
             start = self.open_message(b"B")
@@ -175,12 +186,12 @@ cdef class PgBatchServer(SessionServer):
             self.close_message(start)
             out.append_bytes(DESCRIBE)
             return out.append_bytes(EXECUTE)
-        self.put_numbered_rows(shape, batch.rows)
+        self.put_numbered_rows(shape, unit.rows)
         types = tq_be16(PyBytes_AS_STRING(oids))
-        tq_put_be16(count, batch.rows * shape.nparams if types else 0)
+        tq_put_be16(count, unit.rows * shape.nparams if types else 0)
         out.append(count, 2)
         if types:
-            for k in range(batch.rows):
+            for k in range(unit.rows):
                 out.append(PyBytes_AS_STRING(oids) + 2, 4 * min(types, shape.nparams))
                 out.append_bytes(b"\0" * (4 * max(0, shape.nparams - types)))
         self.close_message(start)
@@ -191,13 +202,13 @@ cdef class PgBatchServer(SessionServer):
         if formats <= 1:
             out.append(p + first.sql_start, head)
         else:
-            tq_put_be16(count, batch.rows * formats)
+            tq_put_be16(count, unit.rows * formats)
             out.append(count, 2)
-            for k in range(batch.rows):
+            for k in range(unit.rows):
                 out.append(p + first.sql_start + 2, head - 2)
-        tq_put_be16(count, batch.rows * shape.nparams)
+        tq_put_be16(count, unit.rows * shape.nparams)
         out.append(count, 2)
-        for item in batch.members:
+        for item in unit.members:
             held = <Held>item
             for k in range(held.nwrites):
                 w = held.writes + k
@@ -238,6 +249,7 @@ cdef class PgBatchServer(SessionServer):
 
     cdef int on_batch_message(self, int kind, const char* p, Py_ssize_t total) except -1:
         cdef Batch batch = self.batch
+        cdef Unit unit
         if kind == BE_ERROR:
             return self.on_batch_error(batch, pg_field(p + PG_HEADER, total - PG_HEADER, b"C"))
         if kind == BE_READY:
@@ -246,6 +258,7 @@ cdef class PgBatchServer(SessionServer):
             if kind == BE_COMMAND_COMPLETE and memcmp(p + PG_HEADER, b"COMMIT", 7) != 0:
                 batch.fail(RC_ERROR)
         elif batch.phase == B_WORK and not batch.failed:
+            unit = batch.unit()
             if self.preamble:
                 if kind == BE_COMMAND_COMPLETE:
                     self.preamble -= 1
@@ -253,58 +266,65 @@ cdef class PgBatchServer(SessionServer):
                     batch.fail(RC_WARNING)
             elif kind == BE_PARSE_COMPLETE:
                 pass
-            elif batch.method == M_PIPELINE:
-                self.on_pipeline_message(batch, kind, p, total)
+            elif unit is None:
+                batch.fail(RC_WARNING if kind == BE_NOTICE else RC_MISMATCH)
+            elif unit.method == M_PIPELINE:
+                self.on_pipeline_message(batch, unit, kind, p, total)
             else:
-                self.on_insert_message(batch, kind, p, total)
+                self.on_insert_message(batch, unit, kind, p, total)
         return 0
 
     cdef int on_batch_error(self, Batch batch, bytes sqlstate) except -1:
-        batch.fail(pg_retry_cause(sqlstate))
+        cdef int cause = pg_retry_cause(sqlstate)
+        cdef Unit unit = batch.unit()
+        if batch.phase != B_WORK or self.preamble or unit is None:
+            return batch.fail(cause)
         if sqlstate in PG_TABLE_ERRORS:
-            batch.table_error = True
-        elif batch.method == M_PIPELINE and batch.phase == B_WORK and not self.preamble:
-            batch.blame()
-        return 0
+            return batch.fail_table(cause)
+        if unit.method == M_PIPELINE:
+            batch.blame(unit)
+        return batch.fail_unit(cause)
 
     cdef int on_batch_ready(self, Batch batch, char status) except -1:
         """ReadyForQuery: the phase's answer is whole."""
         self.expected.pop()
-        if batch.phase == B_WORK and not batch.failed and (self.preamble or (
-                batch.method == M_PIPELINE and batch.answered != batch.nwrites)):
-            batch.fail(RC_MISMATCH)
+        if batch.phase == B_WORK and not batch.failed and batch.unit() is not None:
+            batch.fail_unit(RC_MISMATCH)
         if batch.phase == B_ROLLBACK or not batch.failed:
             return self.advance(batch, EV_GOOD)
         return self.advance(batch, EV_OUT if status == b"I" else EV_BAD)
 
-    cdef int on_pipeline_message(self, Batch batch, int kind, const char* p, Py_ssize_t total) except -1:
+    cdef int on_pipeline_message(self, Batch batch, Unit unit, int kind, const char* p, Py_ssize_t total) except -1:
         if kind in (BE_DATA_ROW, BE_BIND_COMPLETE, BE_ROW_DESCRIPTION, BE_NO_DATA, BE_NOTICE):
             batch.response.append(p, total)
         elif kind == BE_COMMAND_COMPLETE:
             batch.response.append(p, total)
-            batch.end_write()
+            batch.end_write(unit)
+            if unit.answered == unit.nwrites:
+                batch.end_unit()
         else:
-            batch.fail(RC_MISMATCH)
+            batch.fail_unit(RC_MISMATCH)
         if batch.response.size() > MAX_ANSWER_BYTES:
             batch.fail(RC_MISMATCH)
         return 0
 
-    cdef int on_insert_message(self, Batch batch, int kind, const char* p, Py_ssize_t total) except -1:
+    cdef int on_insert_message(self, Batch batch, Unit unit, int kind, const char* p, Py_ssize_t total) except -1:
         cdef bytes expected
         if kind == BE_ROW_DESCRIPTION:
             batch.response.append(p, total)
-            batch.head_bytes = total
+            unit.head_bytes = total
         elif kind == BE_DATA_ROW:
             batch.response.append(p, total)
-            batch.answer_rows += 1
+            unit.answer_rows += 1
             if batch.response.size() > MAX_ANSWER_BYTES:
                 batch.fail(RC_MISMATCH)
         elif kind == BE_COMMAND_COMPLETE:
-            expected = b"INSERT 0 %d" % batch.rows
-            if <bytes>(p + PG_HEADER) != expected or (batch.head_bytes and batch.answer_rows != batch.rows):
-                batch.fail(RC_MISMATCH)
+            expected = b"INSERT 0 %d" % unit.rows
+            if <bytes>(p + PG_HEADER) != expected or (unit.head_bytes and unit.answer_rows != unit.rows):
+                batch.fail_unit(RC_MISMATCH)
+            batch.end_unit()
         elif kind == BE_NOTICE:
-            batch.fail(RC_WARNING)
+            batch.fail_unit(RC_WARNING)
         return 0
 
     # --- everybody's own part of the answer ---------------------------------------------------------------
@@ -312,46 +332,52 @@ cdef class PgBatchServer(SessionServer):
     cdef int split(self, Batch batch) except -1:
         cdef Held held
         cdef Buffer out
+        cdef Unit unit
         cdef const char* p = batch.response.ptr()
-        cdef Py_ssize_t at = batch.head_bytes
+        cdef const char* head
+        cdef Py_ssize_t at = 0
         cdef Py_ssize_t end
         cdef Write* w
         cdef int k, row
-        cdef int number = 0
-        cdef bint extended = batch.group.shape.extended
-        for item in batch.members:
-            held = <Held>item
-            out = None if held.owner.closing else held.owner.out
-            for k in range(held.nwrites):
-                w = held.writes + k
-                end = at
-                if batch.method == M_PIPELINE:
-                    end = batch.end_of(number)
-                    number += 1
-                elif batch.head_bytes:
-                    for row in range(w.rows):
-                        end += 1 + <Py_ssize_t>tq_be32(p + end + 1)
-                if out is not None:
-                    if w.flags & WF_PARSE:
-                        out.append_bytes(PARSE_COMPLETE)
-                    if batch.method == M_PIPELINE:
-                        out.append(p + at, end - at)
-                    else:
-                        self.answer_insert(batch, out, w, p, at, end, extended)
-                    if w.flags & WF_SYNC:
-                        out.append_bytes(READY_IDLE)
-                at = end
+        cdef int number = 0             # of writes in pipelines
+        for one in batch.units:
+            unit = <Unit>one
+            head = p + at
+            at += unit.head_bytes
+            for item in unit.members:
+                held = <Held>item
+                out = None if held.owner.closing else held.owner.out
+                for k in range(held.nwrites):
+                    w = held.writes + k
+                    end = at
+                    if unit.method == M_PIPELINE:
+                        end = batch.end_of(number)
+                        number += 1
+                    elif unit.head_bytes:
+                        for row in range(w.rows):
+                            end += 1 + <Py_ssize_t>tq_be32(p + end + 1)
+                    if out is not None:
+                        if w.flags & WF_PARSE:
+                            out.append_bytes(PARSE_COMPLETE)
+                        if unit.method == M_PIPELINE:
+                            out.append(p + at, end - at)
+                        else:
+                            self.answer_insert(unit, out, w, head, p + at, end - at)
+                        if w.flags & WF_SYNC:
+                            out.append_bytes(READY_IDLE)
+                    at = end
         return 0
 
-    cdef int answer_insert(self, Batch batch, Buffer out, Write* w, const char* p, Py_ssize_t at, Py_ssize_t end,
-                           bint extended) except -1:
-        """The answer to one member's part of a merged INSERT, up to its CommandComplete."""
+    cdef int answer_insert(self, Unit unit, Buffer out, Write* w, const char* head, const char* rows,
+                           Py_ssize_t nrows) except -1:
+        """The answer to one member's part of a merged INSERT, up to its CommandComplete; ``rows``: ``nrows`` bytes."""
+        cdef bint extended = unit.group.shape.extended
         if extended:
             out.append_bytes(BIND_COMPLETE)
-        if batch.head_bytes:
+        if unit.head_bytes:
             if not extended or w.flags & WF_DESCRIBE:
-                out.append(p, batch.head_bytes)
-            out.append(p + at, end - at)
+                out.append(head, unit.head_bytes)
+            out.append(rows, nrows)
         elif w.flags & WF_DESCRIBE:
             out.append_bytes(NO_DATA)
         if w.rows == 1:

@@ -22,9 +22,9 @@ cdef class SessionServer(ServerConn):
             self.client.mark()
         return 0
 
-    cdef int put_merged(self, Batch batch) except -1:
-        """Appends the batch as one INSERT to ``out``: the first member's text with everybody's tuples."""
-        cdef Held first = <Held>batch.members[0]
+    cdef int put_merged(self, Unit unit) except -1:
+        """Appends the unit as one INSERT to ``out``: the first member's text with everybody's tuples."""
+        cdef Held first = <Held>unit.members[0]
         cdef Held held
         cdef Buffer out = self.out
         cdef Write* head = first.writes
@@ -32,11 +32,11 @@ cdef class SessionServer(ServerConn):
         cdef const char* text = first.data.ptr()
         cdef Py_ssize_t total = first.data.size() + BATCH_TEXT
         cdef int k
-        for item in batch.members:
+        for item in unit.members:
             total += (<Held>item).tuple_bytes
         out.reserve(total)
         out.append(text + head.sql_start, head.tuples_end - head.sql_start)
-        for item in batch.members:
+        for item in unit.members:
             held = <Held>item
             for k in range(held.nwrites):
                 w = held.writes + k
@@ -48,6 +48,8 @@ cdef class SessionServer(ServerConn):
     cdef int advance(self, Batch batch, int event) except -1:
         """The answer of the batch's phase is whole: on to the next one, as the table says."""
         cdef int phase = batch.step(event)
+        if phase == B_COMMIT:
+            batch.worked = self.engine.now
         if phase == B_OVER:
             return self.engine.over(batch)
         if phase == B_SEVER:

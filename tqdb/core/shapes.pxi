@@ -27,6 +27,7 @@ cdef class Shape:
     cdef readonly int nparams
     cdef readonly bint extended       # comes by PostgreSQL's extended protocol
     cdef bint multi_row               # its rows may be merged, as far as its text tells
+    cdef uint64_t number              # in the order in which shapes were first seen
 
     def __init__(self, int form, bytes prefix, bytes skeleton, bytes suffix, verdict, bint extended):
         self.form = form
@@ -61,6 +62,7 @@ cdef class Shapes:
     cdef object hooks
     cdef dict known
     cdef Py_ssize_t bytes           # of their texts
+    cdef uint64_t seen              # ever
 
     def __init__(self, hooks):
         self.hooks = hooks
@@ -71,6 +73,8 @@ cdef class Shapes:
             self.known.clear()
             self.bytes = 0
         self.bytes += len(shape.prefix) + len(shape.skeleton) + len(shape.suffix)
+        self.seen += 1
+        shape.number = self.seen
         self.known[key] = shape
         return shape
 

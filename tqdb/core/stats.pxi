@@ -53,10 +53,11 @@ cdef enum FlushReason:
     FL_DEADLINE
     FL_IDLE
     FL_NOBODY_LEFT
+    FL_TOGETHER
     FL_DRAIN
     FL_COUNT
 
-FLUSH_REASONS = ("full", "bytes", "deadline", "idle", "nobody_left", "drain")
+FLUSH_REASONS = ("full", "bytes", "deadline", "idle", "nobody_left", "together", "drain")
 
 cdef enum Method:
     M_MULTI_ROW = 0     # one INSERT with everybody's rows
@@ -218,7 +219,7 @@ cdef class Stats:
     cdef uint64_t[6][10] individual
     cdef uint64_t[6] batched
     cdef uint64_t[6] backend_writes
-    cdef uint64_t[6] flush
+    cdef uint64_t[7] flush
     cdef uint64_t[9] retries
     cdef SizeHistogram[6] batch_size
     cdef SecondsHistogram[6] batch_delay
