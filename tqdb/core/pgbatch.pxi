@@ -277,10 +277,12 @@ cdef class PgBatchServer(SessionServer):
     cdef int on_batch_error(self, Batch batch, bytes sqlstate) except -1:
         cdef int cause = pg_retry_cause(sqlstate)
         cdef Unit unit = batch.unit()
-        if batch.phase != B_WORK or self.preamble or unit is None:
+        if batch.phase != B_WORK or unit is None:
             return batch.fail(cause)
         if sqlstate in PG_TABLE_ERRORS:
             return batch.fail_table(cause)
+        if self.preamble:
+            return batch.fail(cause)
         if unit.method == M_PIPELINE:
             batch.blame(unit)
         return batch.fail_unit(cause)
