@@ -50,7 +50,8 @@ class _Hooks:
 def _pg_answer(sent: bytes, writes: int) -> bytes:
     """What PostgreSQL says to what the engine sends it."""
     if sent.startswith(b"BEGIN", 5):
-        return (pg(b"C", b"BEGIN\0") + pg(b"C", b"SET\0") + pg(b"C", b"INSERT 0 %d\0" % writes) + pg(b"Z", b"T"))
+        return (pg(b"C", b"BEGIN\0") + pg(b"C", b"SET\0") * sent.count(b"SET LOCAL ")
+                + pg(b"C", b"INSERT 0 %d\0" % writes) + pg(b"Z", b"T"))
     if sent.startswith(b"COMMIT", 5):
         return pg(b"C", b"COMMIT\0") + pg(b"Z", b"I")
     return rows("postgres", sent, 0) + pg(b"Z", b"I")
