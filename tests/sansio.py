@@ -1,7 +1,10 @@
 """The core without sockets: the cold side for sessions whose servers are there at once."""
 
+from functools import cached_property
+
 from tqdb._core import Engine, MyServer, PgServer, PgSession
 
+from tests.wire import MY_VERSION
 from tqdb import policy
 from tqdb.catalog import sessions
 
@@ -24,12 +27,22 @@ class Hooks:
     row_count_sql = staticmethod(policy.row_count_sql)
     probe_sql = staticmethod(policy.probe_sql)
     judge = staticmethod(policy.judge)
-    session_sql = staticmethod(sessions.session_sql)
-    judge_session = staticmethod(sessions.judge_session)
 
     def __init__(self, **options):
         self.engine = Engine(self, **options)
         self.server = None
+
+    @cached_property
+    def questions(self):
+        questions = sessions.Questions()
+        questions.variables[MY_VERSION] = ("sql_mode",)
+        return questions
+
+    def session_sql(self, *args):
+        return self.questions.first(*args)
+
+    def judge_session(self, *args):
+        return self.questions.judge(*args)
 
     def connect(self, session):
         self.server = (PgServer if isinstance(session, PgSession) else MyServer)(self.engine)

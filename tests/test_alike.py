@@ -13,25 +13,105 @@ import pytest
 from tests.crowd import together
 from tests.raw import RawMariaDB, RawPostgres
 from tests.wire import pg, pg_bind, pg_parse
-from tqdb.catalog.sessions import judge_session
+from tqdb.catalog.sessions import MAX_VERSIONS, UNLIKE, Questions
 
 HINT = "/* max_wait_ms:500 */ "
 
 
-@pytest.mark.parametrize("rows", [
-    None, [], [[b"~alone"]], [[b"~alone", b"0", b"0"]], [[None, b"0"]], [[b"user", b"u"]], [[b"~alone", None]],
-    [[b"~alone", b""]], [[b"~alone", b"1"]], [[b"~alone", b"true"]], [["~alone".encode("utf-16"), b"0"]]])
-def test_an_answer_that_does_not_say_that_a_session_is_like_others(rows):
-    assert judge_session(0, rows)[0]
-    assert not judge_session(0, [[b"~alone", b"false"], [b"user", b"u"]])[0]
+PG_LIKE = [[b"DateStyle", b"ISO", b"about it"], [b"schemas", b"{pg_catalog,public}"], [b"user", b"u"], [b"~temp", b"0"]]
+MY_LIKE = [b"-1", b"0", b"28800", b"'STRICT_ALL_TABLES'", b"d", b"u@%", None]
+
+
+@pytest.mark.parametrize("name, value", [
+    ("~temp", None), ("schemas", None), ("schemas", b"{}"), ("schemas", b"{public,pg_catalog}"),
+    ("schemas", b"{pg_temp,pg_catalog}"), ("schemas", b"{pg_catalogue}"), (None, b"x")])
+def test_postgres_does_not_say_that_a_session_is_like_others(name, value):
+    key = name.encode() if name else None
+    rows = [row for row in PG_LIKE if row[0] != key] + [[key, value]]
+    assert Questions().judge(0, rows, None) == UNLIKE
+    assert not Questions().judge(0, PG_LIKE, None)[0]
+
+
+@pytest.mark.parametrize("rows", [None, [], [[b"user"]], PG_LIKE[:1], PG_LIKE[:-1]])
+def test_postgres_says_less(rows):
+    assert Questions().judge(0, rows, None) == UNLIKE
+
+
+@pytest.mark.parametrize("schemas", [b"{pg_catalog}", b"{pg_temp_3,pg_catalog}", b'{pg_catalog,"a b"}'])
+def test_postgres_looks_into_its_catalogue_first(schemas):
+    rows = [[b"schemas", schemas] if row[0] == b"schemas" else row for row in PG_LIKE]
+    assert not Questions().judge(0, rows, None)[0]
+
+
+def test_a_session_with_a_temporary_schema_is_asked_what_is_in_it():
+    questions = Questions()
+    sql, state = questions.judge(0, [*PG_LIKE[:-1], [b"~temp", b"16400"]], None)
+    assert b"pg_my_temp_schema" in sql
+    assert questions.judge(0, [[b"~alone", b"false"]], state) == questions.judge(0, PG_LIKE, None)
+    for rows in (None, [], [[b"~alone", b"true"]], [[b"~alone", None]], [[b"~alone", b"false"]] * 2):
+        assert questions.judge(0, rows, state) == UNLIKE
+
+
+@pytest.mark.parametrize("text, seconds", [
+    (b"0", 0), (b"1500ms", 1.5), (b"10s", 10), (b"5min", 300), (b"2h", 7200), (b"1d", 86400), (b"soon", 0)])
+def test_postgres_idle_limit(text, seconds):
+    assert Questions().judge(0, [*PG_LIKE, [b"idle_session_timeout", text]], None)[3] == seconds
 
 
 @pytest.mark.parametrize("one, other", [
-    ([b"a", b"b"], [b"a", None]), ([b"a", b""], [b"a", None]), ([b"ab", b"c"], [b"a", b"bc"]), ([b"a", b"b"], None)])
+    ([b"a", b"b"], [b"a", None]), ([b"a", b""], [b"a", None]), ([b"ab", b"c"], [b"a", b"bc"]), ([b"a", b"b"], None),
+    ([b"custom a", b"b"], [b"a", b"b"])])
 def test_answers_that_differ(one, other):
-    fine = [b"~alone", b"0"]
-    assert judge_session(1, [fine, one])[1] != judge_session(1, [fine, *([other] if other else [])])[1]
-    assert judge_session(1, [fine, one])[1] == judge_session(1, [one, fine])[1]
+    def digest(*rows):
+        return Questions().judge(0, [*PG_LIKE, *rows], None)[1]
+
+    assert digest(one) != digest(*([other] if other else []))
+    assert digest(one, [b"c", b"d"]) == digest([b"c", b"d"], one)
+
+
+def test_who_says_what_it_is_called_is_like_others():
+    questions = Questions()
+    assert questions.judge(0, [*PG_LIKE, [b"application_name", b"me"]], None) == questions.judge(0, PG_LIKE, None)
+    like, custom = questions.judge(0, PG_LIKE, None), questions.judge(0, [*PG_LIKE, [b"custom a.b", b"c"]], None)
+    assert like[1] != custom[1] and like[2] == custom[2]
+
+
+@pytest.mark.parametrize("rows", [
+    None, [], [MY_LIKE[:-1]], [MY_LIKE, MY_LIKE], *([[*MY_LIKE[:i], value, *MY_LIKE[i + 1:]]] for i, value in (
+        (1, None), (1, b"1"), (1, b""), (1, "0".encode("utf-16")), (3, None)))])
+def test_mariadb_does_not_say_that_a_session_is_like_others(rows):
+    questions = Questions()
+    questions.variables[b"11.4"] = ("sql_mode",)
+    sql, state = questions.first(1, (), b"11.4")
+    assert b"@@sql_mode" in sql and questions.judge(1, rows, state) == UNLIKE
+    assert b"11.4" not in questions.variables       # which variables there are is asked again
+
+
+def test_mariadb_is_asked_once_which_variables_a_version_has():
+    questions = Questions()
+    sql, state = questions.first(1, (), b"11.4")
+    assert b"SYSTEM_VARIABLES" in sql
+    sql, state = questions.judge(1, [[b"0", b"SQL_MODE"], [b"-1", b"TIME_ZONE"]], state)
+    assert b"@@sql_mode" in sql and b"@@time_zone" in sql and b"@@tx_isolation" not in sql
+    like = questions.judge(1, [MY_LIKE], state)
+    assert not like[0] and like[3] == 28800
+    for i in range(3, 7):
+        assert questions.judge(1, [[*MY_LIKE[:i], b"other", *MY_LIKE[i + 1:]]], state)[1] != like[1]
+    assert questions.first(1, (), b"11.4") == (sql, state) and b"SYSTEM_VARIABLES" in questions.first(1, (), b"11.8")[0]
+
+
+@pytest.mark.parametrize("rows", [
+    None, [], [[b"0", None]], [[b"0", b"TIME_ZONE"]], [[b"0", b"SQL_MODE"], [b"0", b"X"]]])
+def test_mariadb_does_not_say_which_variables_it_has(rows):
+    questions = Questions()
+    assert questions.judge(1, rows, questions.first(1, (), b"11.4")[1]) == UNLIKE and not questions.variables
+
+
+def test_versions_are_bounded():
+    questions = Questions()
+    for i in range(10 * MAX_VERSIONS):
+        questions.judge(1, [[b"0", b"SQL_MODE"]], questions.first(1, (), b"%d" % i)[1])
+    assert len(questions.variables) <= MAX_VERSIONS
 
 
 # --- PostgreSQL -------------------------------------------------------------------------------------------------------

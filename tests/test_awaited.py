@@ -45,7 +45,7 @@ class Crowd:
             going = False
             for i, (_, server) in enumerate(self.members):
                 data = server.take_out()
-                if b"pg_settings" in data:
+                if b"SHOW ALL" in data:
                     server.receive(pg_alike() + READY)
                 elif b"pg_catalog" in data:
                     server.receive(COLUMNS + PG_FACTS + pg(b"C", b"SELECT 1\0") + READY)

@@ -388,7 +388,7 @@ def test_strings_change_while_a_unit_comes(way, apart):
     a.receive(unit[half:])
     sent += server.take_out()
     assert not a.closing and sent.startswith(setting)
-    if b"pg_settings" in sent:
+    if b"SHOW ALL" in sent:
         server.receive(COLUMNS + pg(b"C", b"SELECT 0\0") + READY)     # nothing is known of it: it goes alone
         sent = setting + server.take_out()
     assert sent == setting + unit

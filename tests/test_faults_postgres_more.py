@@ -158,16 +158,16 @@ def test_a_session_that_was_asked_before_a_setting_was_known_is_asked_again():
     assert b"pg_catalog" in server_a.take_out()
     b.receive(WRITE)
     asked = server_b.take_out()
-    assert b"pg_settings" in asked and b"app.tenant" not in asked
+    assert b"SHOW ALL" in asked and b"app.tenant" not in asked
     server_a.receive(FACTS)
     assert server_a.take_out() == WRITE                 # what it reads has not been compared
     server_a.receive(WRITE_DONE)
     server_b.receive(pg_alike() + READY)
     asked = server_b.take_out()
-    assert b"pg_settings" in asked and b"'app.tenant'" in asked
+    assert b"SHOW ALL" in asked and b"'app.tenant'" in asked
     a.receive(WRITE)
     asked = server_a.take_out()
-    assert b"pg_settings" in asked and b"'app.tenant'" in asked
+    assert b"SHOW ALL" in asked and b"'app.tenant'" in asked
 
 
 def test_sessions_that_were_compared_without_a_setting_share_no_batch():
@@ -224,7 +224,7 @@ def test_the_questions_begin_anew_behind_an_error_that_tells_of_another_table():
         server.receive(pg(b"C", b"DISCARD SEQUENCES\0") + READY if server is leader else b"")
         server.receive(pg_error(b"42703") + READY)
     a.receive(WRITE)
-    if b"pg_settings" in (sent := server_a.take_out()):
+    if b"SHOW ALL" in (sent := server_a.take_out()):
         server_a.receive(pg_alike() + READY)
         sent = server_a.take_out()
     assert b"pg_catalog" in sent and b"second" not in sent

@@ -42,7 +42,7 @@ class Crowd:
             self.hooks.engine.tick(self.moment + waited)
             for i, (session, server) in enumerate(self.members):
                 sent = server.take_out()
-                if b"pg_settings" in sent:  # once a minute
+                if b"SHOW ALL" in sent:  # once a minute
                     server.receive(pg_alike(idle=session.idle_limit) + READY)
                     sent = server.take_out()
                 if b"pg_catalog" in sent:   # … and this

@@ -104,7 +104,7 @@ def logged_in(hooks, address=""):
 
 def answer_session(server, like=b"u"):
     """A session's first write asks what it is like."""
-    assert b"pg_settings" in server.take_out()
+    assert b"SHOW ALL" in server.take_out()
     server.receive(pg_alike(like) + READY)
 
 

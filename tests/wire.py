@@ -84,11 +84,13 @@ PG_FACTS = pg(b"D", pg_fields(b'''{"version": 150000, "messages": "notice", "tim
 
 def pg_alike(like: bytes = b"u", idle: float = 0) -> bytes:
     """What a session is like, as its server says; READY is to follow."""
-    rows = ((b"user", like), (b"~idle", b"%g" % idle), (b"~alone", b"false"))
-    return COLUMNS + b"".join(pg(b"D", pg_fields(*row)) for row in rows) + pg(b"C", b"SELECT 3\0")
+    rows = ((b"idle_session_timeout", b"%dms" % (idle * 1000)), (b"user", like), (b"schemas", b"{pg_catalog,public}"),
+            (b"~temp", b"0"))
+    return COLUMNS + b"".join(pg(b"D", pg_fields(*row)) for row in rows) + pg(b"C", b"SELECT 4\0")
 
 
-GREETING = (b"\x0a5.5.5-10.11.0-MariaDB\0" + b"\1\0\0\0" + b"saltsalt\0" + b"\xfe\xff" + b"\x2d\2\0" + b"\xff\x81"
+MY_VERSION = b"5.5.5-10.11.0-MariaDB"
+GREETING = (b"\x0a" + MY_VERSION + b"\0" + b"\1\0\0\0" + b"saltsalt\0" + b"\xfe\xff" + b"\x2d\2\0" + b"\xff\x81"
             + b"\x15" + b"\0" * 6 + b"\x1d\0\0\0" + b"saltsaltsalt\0" + b"mysql_native_password\0")
 HANDSHAKE = struct.pack("<IIB", 0x0008A20D & ~1, 1 << 24, 45) + b"\0" * 19 + b"\1\0\0\0" + b"root\0\0d\0" \
     + b"mysql_native_password\0"
@@ -108,7 +110,7 @@ def my_result(*values: bytes | None, status: int = 2, seq: int = 1) -> bytes:
 
 def my_alike(like: bytes) -> bytes:
     """What a session is like, as its server says."""
-    return my_rows([(b"user", like), (b"~alone", b"0")])
+    return my_rows([(None, b"0", b"0", like, b"d", b"u@%", None)])
 
 
 def my_rows(rows: list[tuple[bytes | None, ...]], status: int = 2, seq: int = 1) -> bytes:

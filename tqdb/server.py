@@ -46,15 +46,15 @@ class Server:
     killed_query = _hook(policy.killed_query)
     row_count_sql = _hook(policy.row_count_sql)
     judge = _hook(policy.judge, (False, "table", False, 0, 0, 0.0, frozenset()))
-    judge_session = _hook(sessions.judge_session, (True, b"", b"", 0.0))
     probe_sql = staticmethod(policy.probe_sql)
-    session_sql = staticmethod(sessions.session_sql)
 
     def __init__(self, config: Config):
         self.config = config
         self.loop = Loop()
         self.started = time.monotonic()
         self.engine = Engine(self, Stats(config.writebatch.max_label_sets))
+        self.questions = sessions.Questions()
+        self.session_sql = self.questions.first
         self.status = policy.Status(self.engine, self.started)
         self._configure_engine()
         self.loop.deadline = self.engine.next_deadline
@@ -236,6 +236,9 @@ class Server:
 
         self.connecting[session] = Connector(self.loop, self.backends["postgres"].addresses,
                                              self.config.limits.server_connect_timeout, done)
+
+    def judge_session(self, *args):
+        return self.guarded("judge_session", sessions.UNLIKE, self.questions.judge, *args)
 
     def status_variables(self, sql: bytes, session) -> tuple[bytes, bytes] | None:
         return self.guarded("status_variables", None, self.status.variables, sql, session)

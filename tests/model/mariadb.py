@@ -209,6 +209,8 @@ class MyModel(MyRunner):
             self.store.heard.append((self.number, "catalogue"))
             return self.put_answer((self.definition if text.startswith("SHOW") else self.facts)(text), False)
         if "information_schema.SYSTEM_VARIABLES" in text:
+            return self.put_answer(self.variable_names(), False)
+        if "information_schema.SESSION_STATUS" in text:
             self.store.heard.append((self.number, "session"))
             return self.put_answer(self.likeness(), False)
         own = self.proxys_own(text)

@@ -283,11 +283,15 @@ class MyRunner:
 
     # --- the proxy's questions ----------------------------------------------------------------------------------
 
+    def variable_names(self) -> Answer:
+        """Which variables there are."""
+        return Answer([("rows", "text"), ("name", "text")], [[None, "SQL_MODE"]])
+
     def likeness(self) -> Answer:
         """What the session is like."""
-        values = {**self.settings, "database": self.database, "~idle": self.settings["wait_timeout"], "~alone": 0}
-        return Answer([("name", "text"), ("value", "text")],
-                      [[name, str(value)] for name, value in values.items() if name not in NOT_IN_STAMP])
+        values = "\n".join(f"{name} {value}" for name, value in self.settings.items() if name not in NOT_IN_STAMP)
+        return Answer([(name, "text") for name in "rows alone idle values database user role".split()],
+                      [[None, "0", str(self.settings["wait_timeout"]), values, self.database, "u@%", None]])
 
     def facts(self, text: str) -> Answer:
         """The proxy's first question: about the session, and triggers of the table that its last line names."""

@@ -252,7 +252,7 @@ class PgRunner:
     def put_likeness(self) -> None:
         """What the session is like."""
         columns = [("name", "text"), ("value", "text")]
-        values = {**self.settings.values, "user": self.user, "~idle": "0", "~alone": "false"}
+        values = {**self.settings.values, "user": self.user, "schemas": "{pg_catalog,public}", "~temp": "0"}
         self.put_columns(columns, [])
         for name, value in values.items():
             self.put_row([name, value], columns, [])

@@ -239,7 +239,7 @@ class PgModel(PgRunner):
         self.prepared.pop("", None)
         self.portals.pop("", None)
         text = body[:-1].decode()
-        if "pg_catalog.pg_settings" in text:
+        if text.startswith("SHOW ALL;"):
             self.store.heard.append((self.number, "session"))
             return self.put_likeness()
         if "pg_catalog.pg_class c" in text:

@@ -1,16 +1,18 @@
 """What a session is like, as its server says: sessions that get the same answer would do the same with any write.
 
-The question has two columns, a name and a value, and as many rows as there are settings. Names that begin with ``~``
-are for the proxy; the others, with their values, are what sessions must have in common.
+The question is to be cheap, for short connections ask it for each: on a new connection every function and every table
+that is named costs more than what is answered.
 
-PostgreSQL: settings that do not come from the server's own configuration with what a RESET would make of them, but for
-the application's name, which no write that is batched reads; users, the resolved ``search_path``, and which server it
-is. MariaDB: the variables that can change what a write does or answers, database, user and role, and which server it
-is. Left out are variables that only concern speed, memory and logs, and what the proxy looks after itself (last insert
-id, warnings, transactions).
+PostgreSQL: all settings that it shows but for the application's name, which no write that is batched reads; users, the
+resolved ``search_path``, and which server it is. ``SHOW ALL`` and five values cost a third of what pg_settings does.
+MariaDB: the variables that can change what a write does or answers, database, user and role, and which server it is.
+Left out are variables that only concern speed, memory and logs, and what the proxy looks after itself (last insert id,
+warnings, transactions). Reading the variables by name costs a third of what information_schema does; which of them
+there are is asked once for each version of a server.
 """
 
 import hashlib
+import re
 
 from tqdb.analysis import DIALECTS
 
@@ -37,71 +39,133 @@ MARIADB_VARIABLES = tuple("""
 # which server it is, and settings of the whole server that decide what its sessions do
 _MARIADB_SERVER = ("hostname", "port", "datadir", "server_uid", "server_uuid", "innodb_autoinc_lock_mode")
 
-# Created temporary objects are counted; SET timestamp shows in the difference of two clocks. The LIMIT is there for
-# sql_select_limit.
-_MARIADB = """\
-SELECT VARIABLE_NAME AS name, COALESCE(SESSION_VALUE, GLOBAL_VALUE) AS value FROM information_schema.SYSTEM_VARIABLES
- WHERE VARIABLE_NAME IN ({names})
-UNION ALL SELECT 'database', DATABASE() UNION ALL SELECT 'user', CURRENT_USER() UNION ALL SELECT 'role', CURRENT_ROLE()
-UNION ALL SELECT '~idle', @@session.wait_timeout UNION ALL SELECT '~rows', ROW_COUNT()
-UNION ALL SELECT '~alone', ABS(@@timestamp - UNIX_TIMESTAMP(SYSDATE(6))) > 2 OR VARIABLE_VALUE > 0
- FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'COM_CREATE_TEMPORARY_TABLE'
-LIMIT 1000"""
+MAX_VERSIONS = 64               # of servers whose variables are remembered
 
-# pg_temp is in front of pg_catalog where a session has made temporary objects; a user's schema in front of it would let
-# functions of users stand in for the server's.
+_MARIADB_NAMES = """\
+SELECT ROW_COUNT(), VARIABLE_NAME FROM information_schema.SYSTEM_VARIABLES WHERE VARIABLE_NAME IN ({names})
+LIMIT 1000"""
+# Created temporary objects are counted; SET timestamp shows in the difference of two clocks. QUOTE tells NULL from
+# 'NULL'. The LIMIT is there for sql_select_limit.
+_MARIADB = """\
+SELECT ROW_COUNT(), ABS(@@timestamp - UNIX_TIMESTAMP(SYSDATE(6))) > 2 OR VARIABLE_VALUE > 0, @@session.wait_timeout,
+ CONCAT({values}), DATABASE(), CURRENT_USER(), CURRENT_ROLE()
+FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'COM_CREATE_TEMPORARY_TABLE' LIMIT 1"""
+
 _POSTGRES = """\
-SELECT name, setting || E'\\n' || COALESCE(reset_val, '') AS value FROM pg_catalog.pg_settings
- WHERE source NOT IN ('default', 'override', 'configuration file', 'command line', 'environment variable')
- AND name <> 'application_name'
-UNION ALL SELECT 'user', pg_catalog.quote_ident(current_user) || ' ' || pg_catalog.quote_ident(session_user)
-UNION ALL SELECT 'schemas', pg_catalog.current_schemas(true)::pg_catalog.text
-UNION ALL SELECT 'server', pg_catalog.concat_ws(' ', pg_catalog.pg_postmaster_start_time()::pg_catalog.text,
- pg_catalog.inet_server_addr()::pg_catalog.text, pg_catalog.inet_server_port(), pg_catalog.pg_is_in_recovery())
-UNION ALL SELECT '~idle', (pg_catalog.date_part('epoch', NULLIF(pg_catalog.current_setting(
- 'idle_session_timeout', true), '')::pg_catalog.interval))::pg_catalog.text
-UNION ALL SELECT '~alone', (pg_catalog.pg_my_temp_schema() <> 0::pg_catalog.oid AND (
- EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()) OR
- EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema()))
- OR COALESCE((SELECT schema FROM pg_catalog.unnest(pg_catalog.current_schemas(true)) AS s(schema)
- WHERE schema::pg_catalog.text NOT LIKE 'pg_temp%' LIMIT 1), '') <> 'pg_catalog')::pg_catalog.text"""
+SHOW ALL;VALUES ('user', current_user::pg_catalog.text), ('session user', session_user::pg_catalog.text),
+ ('schemas', pg_catalog.current_schemas(true)::pg_catalog.text),
+ ('server', pg_catalog.pg_postmaster_start_time()::pg_catalog.text),
+ ('recovery', pg_catalog.pg_is_in_recovery()::pg_catalog.text),
+ ('~temp', pg_catalog.pg_my_temp_schema()::pg_catalog.text)"""
+# of a session that has a schema for temporary objects: whether there are any
+_POSTGRES_TEMP = b"""\
+SELECT '~alone', (EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema())
+ OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema()))::pg_catalog.text"""
+# A user's schema in front of pg_catalog would let functions of users stand in for the server's.
+_CATALOG_FIRST = re.compile(rb"\{(?:pg_temp_\d+,)*pg_catalog[,}]").match
+_DURATION = re.compile(rb"(\d+)(ms|s|min|h|d)?\Z").match        # as SHOW gives it, in the largest unit that fits
+_SECONDS = {None: 0.001, b"ms": 0.001, b"s": 1.0, b"min": 60.0, b"h": 3600.0, b"d": 86400.0}
 
 _FALSE = (b"false", b"0")
 _CUSTOM = b"custom "            # in front of the names of custom settings
 
-
-def session_sql(dialect: int, settings: tuple[str, ...]) -> bytes:
-    """The question; ``settings`` are custom ones (lower case) whose values count, too, and that pg_settings hides."""
-    if DIALECTS[dialect] == "mariadb":
-        names = ", ".join(f"'{name.upper()}'" for name in (*MARIADB_VARIABLES, *_MARIADB_SERVER))
-        return _MARIADB.format(names=names).encode()
-    sql = _POSTGRES
-    for name in settings:
-        quoted = name.replace("'", "''")
-        sql += f"\nUNION ALL SELECT '{_CUSTOM.decode()}{quoted}', pg_catalog.current_setting('{quoted}', true)"
-    return sql.encode()
+Next = tuple[bytes, object]                     # what is asked next, and what it is to be judged with
+Judgement = tuple[bool, bytes, bytes, float]    # refused, digest, reading, idle_limit
+UNLIKE: Judgement = (True, b"", b"", 0.0)       # like no other
 
 
-def judge_session(dialect: int, rows: list[list[bytes | None]] | None) -> tuple[bool, bytes, bytes, float]:
-    """``(refused, digest, reading, idle_limit)`` from the answer; without one that is understood: like no other.
+class Questions:
+    """What one process asks sessions' servers, and reads of their answers."""
 
-    ``digest`` is of everything, ``reading`` leaves out custom settings: nothing of theirs is in a prepared statement.
-    """
-    if not rows or any(len(row) != 2 or row[0] is None for row in rows):
-        return True, b"", b"", 0.0
-    refused, idle = True, 0.0       # names in a character set unlike ASCII are not known
-    reading = hashlib.blake2b(digest_size=16)
-    custom = hashlib.blake2b(digest_size=16)
-    for name, value in sorted(rows, key=lambda row: (row[0], row[1] or b"")):
-        if name == b"~alone":
-            refused = value not in _FALSE
-        elif name == b"~rows":
-            continue
-        elif name == b"~idle":
-            idle = float(value) if value is not None and value.replace(b".", b"", 1).isdigit() else 0.0
-        else:
-            kind = custom if name.startswith(_CUSTOM) else reading
-            kind.update(b"%d %d " % (len(name), -1 if value is None else len(value)) + name + (value or b""))
-    read = reading.digest()
-    custom.update(read)
-    return refused, custom.digest(), read, idle
+    def __init__(self):
+        self.variables: dict[bytes, tuple[str, ...]] = {}   # of MariaDB: version -> those of ours that it has
+
+    def first(self, dialect: int, settings: tuple[str, ...], version: bytes) -> Next:
+        """The first question, and the state to be judged with.
+
+        ``settings`` are custom ones of PostgreSQL (lower case) whose values count, too, and that SHOW ALL hides;
+        ``version`` is what a MariaDB calls itself.
+        """
+        if DIALECTS[dialect] == "mariadb":
+            names = self.variables.get(version)
+            if names is not None:
+                return _mariadb_values(names), version
+            names = ", ".join(f"'{name.upper()}'" for name in (*MARIADB_VARIABLES, *_MARIADB_SERVER))
+            return _MARIADB_NAMES.format(names=names).encode(), (version,)
+        sql = _POSTGRES
+        for name in settings:
+            quoted = name.replace("'", "''")
+            sql += f",\n ('{_CUSTOM.decode()}{quoted}', pg_catalog.current_setting('{quoted}', true))"
+        return sql.encode(), None
+
+    def judge(self, dialect: int, rows: list[list[bytes | None]] | None, state: object) -> Judgement | Next:
+        """``(refused, digest, reading, idle_limit)`` from the answer, or the next question and its state.
+
+        Without an answer that is understood: like no other. ``digest`` is of everything, ``reading`` leaves out custom
+        settings: nothing of theirs is in a prepared statement. ``idle_limit``: seconds, 0 for none.
+        """
+        if DIALECTS[dialect] == "postgres":
+            return _judge_temporary(rows, state) if state is not None else _judge_postgres(rows)
+        if isinstance(state, tuple):
+            return self._judge_names(rows, state[0])
+        found = _judge_mariadb(rows)
+        if found is UNLIKE:
+            self.variables.pop(state, None)         # it may be another server's that calls itself so
+        return found
+
+    def _judge_names(self, rows, version: bytes) -> Judgement | Next:
+        there = {row[1].lower() for row in rows or () if len(row) == 2 and row[1]}
+        names = tuple(n for n in (*MARIADB_VARIABLES, *_MARIADB_SERVER) if n.encode() in there)
+        if len(names) < len(there) or "sql_mode" not in names:
+            return UNLIKE
+        if len(self.variables) >= MAX_VERSIONS:
+            self.variables.clear()
+        self.variables[version] = names
+        return _mariadb_values(names), version
+
+
+def _mariadb_values(names: tuple[str, ...]) -> bytes:
+    return _MARIADB.format(values=", ".join(f"QUOTE(@@{name})" for name in names)).encode()
+
+
+def _judge_mariadb(rows) -> Judgement:
+    if not rows or len(rows) != 1 or len(rows[0]) != 7 or rows[0][3] is None:
+        return UNLIKE
+    _, alone, idle, *values = rows[0]
+    if alone not in _FALSE:         # also names in a character set unlike ASCII
+        return UNLIKE
+    digest = _digest(enumerate(values))
+    return False, digest, digest, float(idle) if idle is not None and idle.isdigit() else 0.0
+
+
+def _judge_postgres(rows) -> Judgement | Next:
+    if not rows or any(len(row) < 2 or row[0] is None for row in rows):
+        return UNLIKE
+    said = {}
+    reading, custom = [], []
+    for row in rows:
+        name, value = row[0], row[1]
+        if name[:1] == b"~" or name == b"idle_session_timeout" or name == b"schemas":
+            said[name] = value
+        if name.startswith(_CUSTOM):
+            custom.append((name, value))
+        elif name[:1] != b"~" and name != b"application_name":
+            reading.append((name, value))
+    temp = said.get(b"~temp")
+    if temp is None or not _CATALOG_FIRST(said.get(b"schemas") or b""):
+        return UNLIKE
+    idle = _DURATION(said.get(b"idle_session_timeout") or b"")
+    read = _digest(reading)
+    custom.append((b"", read))
+    found = False, _digest(custom), read, int(idle[1]) * _SECONDS[idle[2]] if idle else 0.0
+    return found if temp == b"0" else (_POSTGRES_TEMP, found)
+
+
+def _judge_temporary(rows, found: Judgement) -> Judgement:
+    return found if rows == [[b"~alone", b"false"]] else UNLIKE
+
+
+def _digest(pairs) -> bytes:
+    """16 bytes of names, or places, and values, in whatever order."""
+    parts = [b"%a %d " % (name, -1 if value is None else len(value)) + (value or b"") for name, value in pairs]
+    return hashlib.blake2b(b"\n".join(sorted(parts)), digest_size=16).digest()

@@ -123,19 +123,19 @@ cdef class Comparing(Counted):
         self.idle_limit = alike.idle_limit
         return 0
 
-    cdef int told_of_itself(self, rows) except -1:
+    cdef int told_of_itself(self, tuple answer, bint answered) except -1:
         cdef Engine engine = self.engine
         cdef Alike alike = Alike.__new__(Alike)
         cdef Alike before = self.history.alike
-        alike.refused, alike.digest, alike.reading, alike.idle_limit = engine.hooks.judge_session(self.dialect, rows)
-        alike.expires = engine.now + (ALIKE_SECONDS if rows else FACTS_RETRY_SECONDS)
+        alike.refused, alike.digest, alike.reading, alike.idle_limit = answer
+        alike.expires = engine.now + (ALIKE_SECONDS if answered else FACTS_RETRY_SECONDS)
         alike.version = self.asked_version
         if before is None or before.digest != alike.digest or alike.refused:
             engine.class_left(self)
         if before is not None and before.reading != alike.reading and not self.history.changes:
             self.history.generation += 1        # by something that was not seen
         self.is_like(alike)
-        if self.proving is not None and rows:
+        if self.proving is not None and answered:
             if len(engine.alikes) >= MAX_ALIKES:
                 engine.alikes.clear()
             engine.alikes[self.proving] = alike

@@ -43,8 +43,7 @@ cdef class Asking(Gathering):
         cdef TableFacts facts = member.asked
         cdef Group group = member.asked_for
         if member.asked_in is not None:
-            member.told_of_itself(rows)
-            return self.asking_ended(member)
+            return self.told_of_member(member, rows)
         answer = self.hooks.judge(member.dialect, group.shape.verdict, rows, facts.so_far)
         if answer is NotImplemented or (len(answer) == 2 and facts.rounds >= MAX_ROUNDS):
             rows = None
@@ -85,10 +84,23 @@ cdef class Asking(Gathering):
 
     cdef int ask_about_itself(self, Member member, Family family) except -1:
         """A session's own server is asked what it is like; groups that it may want to join wait for it."""
-        member.server.ask(self.hooks.session_sql(member.dialect, self.setting_names))
+        sql, member.so_far = self.hooks.session_sql(member.dialect, self.setting_names, member.version)
+        member.server.ask(sql)
         member.asked_in = family
         family.asking += 1
         return 0
+
+    cdef int told_of_member(self, Member member, rows) except -1:
+        """The answer to that, or to what was asked behind it."""
+        cdef tuple answer
+        member.overhear(rows)
+        answer = self.hooks.judge_session(member.dialect, rows, member.so_far)
+        member.so_far = None
+        if len(answer) == 2:
+            sql, member.so_far = answer
+            return member.server.ask(sql)
+        member.told_of_itself(answer, rows is not None)
+        return self.asking_ended(member)
 
     cdef inline void took(self, SessionClass cls, double seconds) noexcept:
         """A quick answer counts at once, a slow one in part: who goes alone too early is not batched."""

@@ -20,8 +20,8 @@ cdef class Engine(Departing):
     ``judge(dialect, verdict, rows, state)`` -> ``(ok, reason_name, multi_row, id_step, byte_limit, wait_limit,
     settings)``, or the next question and what is to be given with its rows, ``(sql, state)``; ``state`` is None with
     the first; NotImplemented: not just now, as if the catalogue had not answered;
-    ``session_sql(dialect, settings)`` -> the question what a session is like, ``judge_session(dialect, rows)`` ->
-    ``(refused, digest, reading, idle_limit)``;
+    ``session_sql(dialect, settings, version)`` -> the question what a session is like, ``(sql, state)``;
+    ``judge_session(dialect, rows, state)`` -> ``(refused, digest, reading, idle_limit)``, or the next question;
     ``status_sql(dialect, sql, session)`` -> the statement that answers a status query;
     ``status_variables(sql, session)`` -> for one that MariaDB prepares: what sets its figures, and what shows them;
     ``connect(session)``, ``cancel(session, packet, key)``, ``session_closed(session)``, ``server_closed(server)``;

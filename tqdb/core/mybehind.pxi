@@ -113,12 +113,11 @@ cdef class MyBehind(MyLogin):
         self.stale = True
         return 0
 
-    cdef int told_of_itself(self, rows) except -1:
-        if self.counts and rows:
-            for row in rows:
-                if len(row) == 2 and row[0] == b"~rows" and row[1] is not None:
-                    self.row_count = strtoll(PyBytes_AS_STRING(row[1]), NULL, 10)
-        return MyLogin.told_of_itself(self, rows)
+    cdef int overhear(self, rows) except -1:
+        """ROW_COUNT() is the first column; only the first question finds the session's own."""
+        if self.counts and rows and rows[0][0] is not None:
+            self.row_count = strtoll(PyBytes_AS_STRING(rows[0][0]), NULL, 10)
+        return 0
 
     cdef inline int was_batched(self, int64_t row_count) except -1:
         self.row_count = row_count

@@ -124,7 +124,8 @@ cdef class MyServer(MyBatchServer):
             log.error("server %s does not speak protocol 10; connection closed", self.my.backend)
             self.my.refuse("connect", "The server does not speak protocol version 10")
             return 0
-        self.my.mariadb = b"mariadb" in payload[1:nul].lower()
+        self.my.version = payload[1:nul]
+        self.my.mariadb = b"mariadb" in self.my.version.lower()
         lower = int.from_bytes(payload[at:at + 2], "little") & ~(CLIENT_COMPRESS | CLIENT_SSL)
         upper = int.from_bytes(payload[at + 5:at + 7], "little") & ~(
             (CLIENT_ZSTD | CLIENT_QUERY_ATTRIBUTES) >> 16)

@@ -44,7 +44,9 @@ cdef class Member(Endpoint):
     cdef Coming coming                  # … and how soon its next may come
     cdef TableFacts asked               # what its server connection is being asked about
     cdef Group asked_for
-    cdef Family asked_in                # … or, while it is asked what its session is like, the session's family
+    cdef Family asked_in                # … or, while it is asked what its session is like, the session's family …
+    cdef object so_far                  # … and what ``judge_session`` makes of the answers before
+    cdef bytes version                  # what its server calls itself, where questions depend on it
     cdef Group alone_in                 # the group for which its writes are under way alone
     cdef public double idle_limit       # seconds unused after which its server connection is ended; 0: none is known
     cdef readonly int last_batch_size
@@ -52,13 +54,18 @@ cdef class Member(Endpoint):
 
     def __cinit__(self, *args, **kwargs):
         self.coming = Coming()
+        self.version = b""
 
     cdef int send_held(self, int reason) except -1:
         """The held messages go their ordinary way, byte for byte, on the session's own connection."""
         return 0
 
-    cdef int told_of_itself(self, rows) except -1:
-        """Its server has said what distinguishes it: lists of bytes or None; None after an error."""
+    cdef int overhear(self, rows) except -1:
+        """An answer about itself, also for what its dialect has put into the question; None after an error."""
+        return 0
+
+    cdef int told_of_itself(self, tuple answer, bint answered) except -1:
+        """What ``judge_session`` makes of what its server has said; ``answered``: and not only of an error."""
         return 0
 
     cdef int answered(self, Batch batch) except -1:

@@ -112,24 +112,33 @@ cdef bytes pg_field(const char* body, Py_ssize_t n, char wanted):
 
 
 def pg_rows(bytes data):
-    """DataRows of a simple query's answer as lists of bytes/None; None if it holds an error."""
+    """DataRows of a simple query's answer as lists of bytes/None; None if it holds an error, or a row that is none."""
     cdef list rows = []
-    pos = 0
-    while pos + 5 <= len(data):
-        kind = data[pos]
-        end = pos + 1 + int.from_bytes(data[pos + 1:pos + 5], "big")
-        if kind == BE_ERROR:
+    cdef list row
+    cdef const char* p = PyBytes_AS_STRING(data)
+    cdef const char* last = p + PyBytes_GET_SIZE(data)
+    cdef const char* at
+    cdef const char* end
+    cdef int32_t size
+    cdef int k
+    while last - p >= PG_HEADER:
+        end = p + 1 + tq_be32(p + 1)
+        if <uint8_t>p[0] == BE_ERROR or end > last:
             return None
-        if kind == BE_DATA_ROW:
-            at = pos + 7
+        if <uint8_t>p[0] == BE_DATA_ROW and end - p >= PG_HEADER + 2:
             row = []
-            for _ in range(int.from_bytes(data[pos + 5:pos + 7], "big")):
-                size = int.from_bytes(data[at:at + 4], "big", signed=True)
+            at = p + PG_HEADER + 2
+            for k in range(tq_be16(p + PG_HEADER)):
+                if end - at < 4:
+                    return None
+                size = <int32_t>tq_be32(at)
                 at += 4
-                row.append(None if size < 0 else data[at:at + size])
+                if size > end - at:
+                    return None
+                row.append(None if size < 0 else at[:size])
                 at += max(size, 0)
             rows.append(row)
-        pos = end
+        p = end
     return rows
 
 

@@ -30,11 +30,12 @@ class _Hooks:
     startup_wait = staticmethod(policy.startup_wait)
     probe_sql = staticmethod(policy.probe_sql)
     judge = staticmethod(policy.judge)
-    session_sql = staticmethod(sessions.session_sql)
-    judge_session = staticmethod(sessions.judge_session)
 
     def __init__(self):
         self.engine = Engine(self)
+        questions = sessions.Questions()
+        self.session_sql = questions.first
+        self.judge_session = questions.judge
         self.server = None
 
     def connect(self, session) -> None:
