@@ -309,7 +309,7 @@ cdef class MyBatchServer(MySplitServer):
             batch.fail_unit(my_retry_cause(answer.error))
         elif kind == PK_END:
             unit.tail = p[MY_HEADER:MY_HEADER + length]
-            if unit.answer_rows != unit.rows:
+            if not batch.failed and unit.answer_rows != unit.rows:
                 batch.fail_unit(RC_MISMATCH)
         elif kind == PK_OK:
             unit.first_id = answer.insert_id

@@ -112,6 +112,9 @@ cdef class Generator:
     next statement go. Else an open loop of so many statements a second over all connections: latencies count
     from the moment a statement was due, whether a connection had room for it then or not.
 
+    ``think``: seconds between an answer and the connection's next statement, in a closed loop of depth 1; connections begin
+    at times spread over as long.
+
     ``statement_ids``: the messages are COM_STMT_EXECUTE packets, and this is each connection's statement.
 
     ``run(seconds)`` blocks without the GIL; the counters and ``drain`` may be read meanwhile.
@@ -124,6 +127,11 @@ cdef class Generator:
     cdef uint32_t* roomy            # open loop: a ring of connections that have room
     cdef uint32_t first_roomy
     cdef uint32_t nroomy
+    cdef double think
+    cdef double* wakes              # a ring of connections that think: when they go on, in order …
+    cdef uint32_t* sleepers         # … and which
+    cdef uint32_t first_sleeper
+    cdef uint32_t nsleepers
     cdef uint32_t* touched
     cdef uint32_t ntouched
     cdef char* tapes                # one for all connections, or one for each
@@ -146,13 +154,17 @@ cdef class Generator:
     cdef char[400] error
     cdef int nerror
 
-    def __cinit__(self, fds, messages, str protocol, int depth=1, double rate=0, statement_ids=None):
+    def __cinit__(self, fds, messages, str protocol, int depth=1, double rate=0, statement_ids=None,
+                  double think=0):
         cdef Py_ssize_t at = 0
         cdef uint32_t statement_id
         cdef bytes text
         messages = list(messages)
         if not fds or not messages or depth < 1 or rate < 0:
             raise ValueError("a generator needs connections, messages, a depth of 1 or more and no negative rate")
+        if think < 0 or (think and (depth > 1 or rate)):
+            raise ValueError("only a closed loop of depth 1 has think time")
+        self.think = think
         self.nconnections = len(fds)
         self.nmessages = len(messages)
         self.depth = depth
@@ -163,10 +175,12 @@ cdef class Generator:
         self.due = <double*>malloc(self.nconnections * depth * sizeof(double))
         self.roomy = <uint32_t*>malloc(self.nconnections * sizeof(uint32_t))
         self.touched = <uint32_t*>malloc(self.nconnections * sizeof(uint32_t))
+        self.wakes = <double*>malloc(self.nconnections * sizeof(double))
+        self.sleepers = <uint32_t*>malloc(self.nconnections * sizeof(uint32_t))
         self.tapes = <char*>malloc(self.tape_bytes * (self.nconnections if statement_ids else 1))
         self.sizes = <Py_ssize_t*>malloc(self.nmessages * sizeof(Py_ssize_t))
         if (self.connections == NULL or self.due == NULL or self.roomy == NULL or self.touched == NULL
-                or self.tapes == NULL or self.sizes == NULL):
+                or self.tapes == NULL or self.sizes == NULL or self.wakes == NULL or self.sleepers == NULL):
             raise MemoryError()
         starts = []
         for i, text in enumerate(messages):
@@ -192,6 +206,8 @@ cdef class Generator:
         free(self.due)
         free(self.roomy)
         free(self.touched)
+        free(self.wakes)
+        free(self.sleepers)
         free(self.tapes)
         free(self.sizes)
 
@@ -225,6 +241,8 @@ cdef class Generator:
             epoll_ctl(self.epoll, EPOLL_CTL_ADD, self.connections[i].fd, &ev)
             if self.rate:
                 self._has_room(i)
+            elif self.think:
+                self._sleep(i, start + self.think * i / self.nconnections)
             else:
                 for _k in range(<int>self.depth):
                     self._assign(i, now)
@@ -239,7 +257,11 @@ cdef class Generator:
             if sending and self.rate:
                 self._issue(start, now)
                 self._push_touched()
-                self._arm(timer, start, now)
+                self._arm(timer, max(TICK, start + (self.issued + 1) / self.rate - now) if self.nroomy else 0)
+            elif sending and self.think:
+                self._wake(now)
+                self._push_touched()
+                self._arm(timer, max(TICK, self.wakes[self.first_sleeper] - now) if self.nsleepers else 0)
             n = epoll_wait(self.epoll, events, EVENTS, SLEEP_MS)
             now = monotonic()
             for k in range(n):
@@ -279,12 +301,26 @@ cdef class Generator:
             self._assign(i, start + self.issued / self.rate)
             self._has_room(i)
 
-    cdef void _arm(self, int timer, double start, double now) noexcept nogil:
-        """Open loop: wakes when the next statement is due; without room an answer does."""
+    cdef void _sleep(self, uint32_t i, double until) noexcept nogil:
+        """The connection thinks; nobody else has to think as long from now on."""
+        cdef uint32_t k = (self.first_sleeper + self.nsleepers) % self.nconnections
+        self.wakes[k] = until
+        self.sleepers[k] = i
+        self.nsleepers += 1
+
+    cdef void _wake(self, double now) noexcept nogil:
+        """Those that have thought enough send their next statement."""
+        cdef uint32_t k
+        while self.nsleepers and self.wakes[self.first_sleeper] <= now:
+            k = self.first_sleeper
+            self.first_sleeper = (k + 1) % self.nconnections
+            self.nsleepers -= 1
+            if not self.connections[self.sleepers[k]].dead:
+                self._assign(self.sleepers[k], self.wakes[k])
+
+    cdef void _arm(self, int timer, double wait) noexcept nogil:
+        """Wakes in ``wait`` seconds when a statement is due; 0: only an answer does."""
         cdef itimerspec when
-        cdef double wait = 0
-        if self.nroomy:
-            wait = max(TICK, start + (self.issued + 1) / self.rate - now)
         when.it_interval.tv_sec = when.it_interval.tv_nsec = 0
         when.it_value.tv_sec = <long>wait
         when.it_value.tv_nsec = <long>ceil((wait - <long>wait) * 1e9)
@@ -365,6 +401,9 @@ cdef class Generator:
             return
         if self.rate:
             self._has_room(i)
+        elif self.think:
+            if not c.outstanding:
+                self._sleep(i, now + self.think)
         else:
             while c.outstanding < self.depth:
                 self._assign(i, now)

@@ -14,10 +14,13 @@ from rich.table import Table
 from tqdb.errors import ConfigError, TqdbError
 from tqdb.load import engine
 from tqdb.load.measure import Stage, run_case
-from tqdb.load.scenarios import PROTOCOLS, SCENARIOS, TARGETS, Case
+from tqdb.load.never import findings, never, never_short, tables
+from tqdb.load.scenarios import PROTOCOLS, TARGETS, Case
+from tqdb.load.scenarios import SCENARIOS as OTHERS
 from tqdb.load.servers import which
 from tqdb.load.targets import Target
 
+SCENARIOS = {**OTHERS, "never": never}
 ALL = (*SCENARIOS, "engine")
 DEFAULT_SECONDS, QUICK_SECONDS = 1.0, 0.5
 SHIM = "TQDB_SLOWSYNC"          # environment: the preloaded library that makes commits slow
@@ -38,8 +41,10 @@ def _shim(commit_ms: float) -> dict[str, str]:
     return {"LD_PRELOAD": str(Path(path).resolve()), "TQDB_SLOW_COMMIT_US": str(round(commit_ms * 1000))}
 
 
-def _cases(names: list[str], target: str | None, commit_ms: float, given: dict[str, Target]) -> list[Case]:
-    found = [case for name in names if name != "engine" for case in SCENARIOS[name](commit_ms, target)]
+def _cases(names: list[str], short: bool, target: str | None, commit_ms: float, given: dict[str, Target]) -> list[Case]:
+    """``short``: a scenario that has a short form takes it."""
+    scenarios = {**SCENARIOS, "never": never_short} if short else SCENARIOS
+    found = [case for name in names if name != "engine" for case in scenarios[name](commit_ms, target)]
     if given:
         found = [c for c in found if c.null or (c.protocol in given and not c.commit_ms)]
     return found
@@ -65,6 +70,8 @@ def _row(r: dict, wide: bool) -> list[str]:
 def _tables(console: Console, results: list[dict], note: str) -> None:
     wide = console.width >= WIDE
     for (scenario, database), group in groupby(results, key=lambda r: (r["scenario"], r["database"])):
+        if scenario == "never":
+            continue
         text = engine.__doc__ if scenario == "engine" else SCENARIOS[scenario].__doc__
         table = Table(title=f"[bold]{scenario}, {database}[/bold]: {text.splitlines()[0]}", title_justify="left",
                       title_style="", box=SIMPLE, padding=(0, 1, 0, 0))
@@ -75,13 +82,17 @@ def _tables(console: Console, results: list[dict], note: str) -> None:
         for r in group:
             table.add_row(*_row(r, wide), style="bold" if r["path"] in ("batched", "engine") else "")
         console.print(table)
+    for table in tables([r for r in results if r["scenario"] == "never"]):
+        console.print(table)
     console.print(note, soft_wrap=True)
 
 
 def _findings(results: list[dict]) -> list[str]:
     """In words: what batching gave, and every target that was not reached, with the part that stood in the way."""
     found = []
-    for key, group in groupby(results, key=lambda r: (r["scenario"], r["database"], r["label"])):
+    grid = [r for r in results if r["scenario"] == "never"]
+    others = [r for r in results if r["scenario"] != "never"]
+    for key, group in groupby(others, key=lambda r: (r["scenario"], r["database"], r["label"])):
         by_path = {r["path"]: r for r in group}
         direct, batched = by_path.get("direct"), by_path.get("batched")
         if direct and batched and not batched["target_per_s"]:
@@ -96,7 +107,7 @@ def _findings(results: list[dict]) -> list[str]:
                 found.append(f"{', '.join(key)}: relayed by tqdb {ratio:.2f} times {rival}")
         found += [f"{', '.join(key)}, {path}: {r['writes_per_s']:,.0f} of {r['target_per_s']:,.0f} per second "
                   f"reached; busiest part: {r['busiest']}" for path, r in by_path.items() if r["reached"] is False]
-    return found
+    return found + (findings(grid) if grid else [])
 
 
 def _run(console: Console, names: list[str], cases: list[Case], seconds: float, quick: bool,
@@ -149,6 +160,7 @@ def run(names: list[str], quick: bool, seconds: float | None, json_path: str | N
         from tqdb.load.pictures import draw  # says so at once where matplotlib is missing
     given = {t.protocol: t for t in map(Target.from_url, urls)}
     console = Console()
+    short = quick or not names
     if not names:
         names = list(ALL)
         if not os.environ.get(SHIM):
@@ -156,9 +168,9 @@ def run(names: list[str], quick: bool, seconds: float | None, json_path: str | N
             console.print(f"slow-disk is left out: {SHIM} names no library (`make bench` builds it)")
     seconds = seconds or (QUICK_SECONDS if quick else DEFAULT_SECONDS)
     for rival in ("pgbouncer", "haproxy", "proxysql"):
-        if not which(rival) and {"write", "overhead"} & set(names):
+        if not which(rival) and {"write", "overhead", "never"} & set(names):
             console.print(f"{rival} is not installed and is left out")
-    cases = _cases(names, target, slow_disk, given)
+    cases = _cases(names, short, target, slow_disk, given)
     for case in cases:
         _shim(case.commit_ms)
     if not cases and "engine" not in names:

@@ -50,6 +50,7 @@ class Stage:
         self.null = null
         self.stack = ExitStack()
         self.rivals: dict[str, object] = {}
+        self.resting: Writers | None = None     # sessions at the proxy that have written once
         try:
             if null:
                 self.target = self.stack.enter_context(NullServer(protocol).start()).target()
@@ -68,7 +69,23 @@ class Stage:
             raise
 
     def close(self) -> None:
+        if self.resting is not None:
+            self.resting.close()
         self.stack.close()
+
+    def rest(self, case: Case) -> int:
+        """Sees to the case's idle sessions; returns how many writes they have sent for it."""
+        there = len(self.resting.fds) if self.resting is not None else 0
+        if there == case.idle:
+            return 0
+        if self.resting is not None:
+            self.resting.close()
+            self.resting = None
+        if not case.idle:
+            return 0
+        self.resting = Writers(self.target, self.port("batched"), case.idle)
+        self.resting.start(case.workload, 0)        # one statement of each is under way when time is over
+        return self.resting.wait().done
 
     def paths(self, case: Case) -> list[str]:
         """Those of the case's paths that can be had here."""
@@ -129,7 +146,7 @@ def _pgbench(target: Target, case: Case, seconds: float) -> Sample:
 def _once(stage: Stage, case: Case, path: str, writers: Writers, seconds: float) -> Sample:
     before = stage.counters()
     usage = Usage(stage.pids(path)).begin()
-    writers.start(case.workload, seconds, case.depth, case.rate)
+    writers.start(case.workload, seconds, case.depth, case.rate, case.think_ms / 1000)
     g = writers.wait()
     usage.end()
     after = stage.counters()
@@ -167,7 +184,7 @@ def result(case: Case, path: str, samples: list[Sample]) -> dict:
         "cpu_us_per_write": _medians([s.cpu_us for s in samples], 3), "cores": cores, "busiest": busiest(cores),
         "memory_mib": _medians([s.memory for s in samples], 1),
         "connections": case.connections, "depth": case.depth, "commit_ms": case.commit_ms, "at": case.at,
-        "rounds": [round(s.per_second, 1) for s in samples]}
+        "rounds": [round(s.per_second, 1) for s in samples], **case.details}
 
 
 def _settled_rows(target: Target, wanted: int) -> int:
@@ -186,7 +203,7 @@ def run_case(stage: Stage, case: Case, seconds: float, rounds: int, step) -> lis
     keep = case.connections * len(paths) <= KEPT_CONNECTIONS
     writers: dict[str, Writers] = {}
     samples: dict[str, list[Sample]] = {path: [] for path in paths}
-    acknowledged = 0
+    acknowledged = stage.rest(case)
     before = stage.target.rows() if stage.null else 0
     try:
         for _ in range(rounds):

@@ -2,6 +2,7 @@
 
 import struct
 from dataclasses import dataclass
+from itertools import permutations
 
 DISTINCT_MESSAGES = 512
 SPACE = "tqdb_bench"        # the schema or database of the tables
@@ -82,6 +83,15 @@ def insert(protocol: str, hint: str, form: str = "simple", count: int = DISTINCT
     rows = [("click", n, f'{{"page": {n * 7 % 1000}, "ms": {n * 13 % 97}}}') for n in range(count)]
     columns = f"INSERT INTO {SPACE}.events (kind, source, data)"
     return workload(protocol, f"{comment(hint)}{columns} VALUES ({{}}, {{}}, {{}})", rows, form)
+
+
+def insert_shapes(protocol: str, hint: str, shapes: int, count: int = DISTINCT_MESSAGES) -> Workload:
+    """As ``insert``, in as many (up to 24) statements of different form, in turn."""
+    columns = {"kind": "'click'", "source": "{n}", "data": "'{{\"page\": 7}}'", "at": "'2024-01-01 00:00:00'"}
+    orders = list(permutations(columns))[:shapes]
+    forms = [f"{comment(hint)}INSERT INTO {SPACE}.events ({', '.join(names)}) VALUES "
+             f"({', '.join(columns[name] for name in names)})" for names in orders]
+    return Workload([text(protocol, forms[n % shapes].format(n=n)) for n in range(count - count % shapes)])
 
 
 def update(protocol: str, hint: str, form: str = "simple", count: int = 8 * DISTINCT_MESSAGES) -> Workload:

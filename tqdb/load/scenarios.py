@@ -1,6 +1,6 @@
 """The benchmark's scenarios, as data: which load, over how many connections, by which paths."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tqdb.load.messages import SPACE, Workload, insert, mix, text, update
 
@@ -38,7 +38,9 @@ class Case:
     ``paths``: ``direct``; ``batched`` and ``relayed``, both through tqdb; a rival's name; ``pgbench``, which brings
     its own load. ``null``: the null backend stands in for the database. ``rate`` 0: a closed loop. ``at``: where the
     case stands on the axis of its scenario's curve. ``commit_ms``: what a commit waits for a slow disk.
-    ``inserts``: every statement inserts one row, and the rows are counted at the end.
+    ``inserts``: every statement inserts one row, and the rows are counted at the end. ``think_ms``: between an answer
+    and the connection's next statement. ``idle``: sessions at the proxy that have sent one write, and nothing since.
+    ``details`` are part of the JSON.
     """
 
     scenario: str
@@ -54,6 +56,9 @@ class Case:
     commit_ms: float = 0
     inserts: bool = True
     rounds: int = 2
+    think_ms: float = 0
+    idle: int = 0
+    details: dict = field(default_factory=dict)
 
 
 def write(commit_ms: float, only: str | None) -> list[Case]:

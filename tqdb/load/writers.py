@@ -54,15 +54,15 @@ class Writers:
                 for _ in range(some + 1 if some else 0):
                     connection._read_packet()
 
-    def generator_for(self, workload: Workload, depth: int = 1, rate: float = 0) -> Generator:
-        """A generator for these connections, not running yet; see ``Generator`` for ``depth`` and ``rate``."""
+    def generator_for(self, workload: Workload, depth: int = 1, rate: float = 0, think: float = 0) -> Generator:
+        """A generator for these connections, not running yet; see ``Generator`` for what it is given."""
         if workload.prepared:
             self._prepare(workload.prepared)
-        return Generator(self.fds, workload.messages, self.protocol, depth, rate, self.statement_ids)
+        return Generator(self.fds, workload.messages, self.protocol, depth, rate, self.statement_ids, think)
 
-    def start(self, workload: Workload, seconds: float, depth: int = 1, rate: float = 0) -> Generator:
+    def start(self, workload: Workload, seconds: float, depth: int = 1, rate: float = 0, think: float = 0) -> Generator:
         """Starts a run in a thread."""
-        self.generator = self.generator_for(workload, depth, rate)
+        self.generator = self.generator_for(workload, depth, rate, think)
         self.thread = threading.Thread(target=self.generator.run, args=(seconds,), daemon=True)
         self.thread.start()
         return self.generator
