@@ -1,5 +1,6 @@
 """The load generator, the null backend, the demonstration and the benchmarks do what they say."""
 
+import io
 import json
 import os
 import socket
@@ -8,14 +9,15 @@ import threading
 import time
 
 import pytest
+from rich.console import Console
 from tqdb.load._gen import Generator
 
 from tqdb.errors import ConfigError, TqdbError
-from tqdb.load import engine, messages
-from tqdb.load.bench import ALL
+from tqdb.load import engine, messages, never
+from tqdb.load.bench import ALL, SCENARIOS
 from tqdb.load.measure import Sample, result
 from tqdb.load.null import NullServer
-from tqdb.load.scenarios import SCENARIOS, Case
+from tqdb.load.scenarios import Case
 from tqdb.load.targets import Target
 from tqdb.load.usage import busiest, cpu_seconds
 from tqdb.load.writers import Writers
@@ -41,7 +43,8 @@ def play(target, port, workload, seconds=0.5, connections=8, **options) -> Gener
         writers.close()
 
 
-@pytest.mark.parametrize("options", [{}, {"depth": 5}, {"rate": 500.0}, {"rate": 4000.0, "depth": 3}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"depth": 5}, {"rate": 500.0}, {"rate": 4000.0, "depth": 3}, {"think": 0.01}],
+                         ids=str)
 def test_the_generator_counts_what_the_database_keeps(target, proxy, options):
     for port in (None, getattr(proxy, f"{target.protocol}_port")):
         before = target.rows()
@@ -51,6 +54,9 @@ def test_the_generator_counts_what_the_database_keeps(target, proxy, options):
         assert generator.in_time <= generator.done == generator.issued
         assert 0 < generator.percentile(0.5) <= generator.percentile(0.99)
         assert generator.drain() == []
+        if "think" in options:
+            # each of 8 begins within its first think time
+            assert generator.issued <= 8 * (generator.elapsed / options["think"] + 1)
         if "rate" in options:
             assert generator.issued + generator.late == pytest.approx(options["rate"] * generator.elapsed, abs=1)
 
@@ -209,6 +215,61 @@ def test_a_slow_disk_is_slow():
     done = subprocess.run(["python3", "-c", code], capture_output=True, text=True, check=True, timeout=60,
                           env={**os.environ, "LD_PRELOAD": shim, "TQDB_SLOW_COMMIT_US": "50000"})
     assert float(done.stdout) >= 0.05
+
+
+@pytest.mark.parametrize("options", [{"think": -1}, {"think": 1, "depth": 2}, {"think": 1, "rate": 5}], ids=str)
+def test_only_a_closed_loop_of_depth_one_thinks(options):
+    with pytest.raises(ValueError, match="think time"):
+        Generator([0], [b"x"], "postgres", **options)
+
+
+@pytest.mark.parametrize("shapes", [1, 4, 16, 24])
+def test_statements_of_different_form(target, proxy, shapes):
+    """As many groups as forms, every row written."""
+    workload = messages.insert_shapes(target.protocol, "max_wait_ms:1", shapes, count=48)
+    assert len({m[m.index(b"INSERT"):m.index(b"VALUES")] for m in workload.messages}) == shapes
+    before = target.rows()
+    assert play(target, getattr(proxy, f"{target.protocol}_port"), workload, 0.1).done == target.rows() - before > 0
+
+
+def cell(database="postgres", rate=1.0, p99=0.0, rivals=(), **details) -> list[dict]:
+    """Results of one cell of the grid: direct is 100 a second and 5 ms."""
+    details = {"clients": 4, "shapes": 1, "wait": "10", "idle": 0, "think_ms": 0, **details}
+    ways = {"direct": (100.0, 5.0), "batched": (100.0 * rate, 5.0 + p99), **{r: (100.0 * v, 5.0) for r, v in rivals}}
+    return [{"scenario": "never", "label": str(details), "database": database, "path": path, "writes_per_s": per_second,
+             "p99_ms": ms, **details} for path, (per_second, ms) in ways.items()]
+
+
+@pytest.mark.parametrize("results, short", [
+    (cell(rate=0.95), False), (cell(rate=0.94), True), (cell(rate=5), False),
+    (cell(rate=0.8, rivals=[("pgbouncer", 0.82)]), False), (cell(rate=0.79, rivals=[("pgbouncer", 0.82)]), True),
+    (cell(rate=0.8, rivals=[("pgbouncer", 0.5), ("haproxy", 0.9)]), True),
+    (cell(rate=0.96, rivals=[("haproxy", 1.2)]), False),
+    (cell(rate=0.5, p99=10.9, think_ms=5), False), (cell(rate=0.5, p99=11.1, think_ms=5), True),
+    (cell(p99=0.9, think_ms=5, wait="auto"), False), (cell(p99=1.1, think_ms=5, wait="auto"), True)])
+def test_a_cell_is_as_good_as_direct_or_short_of_it(results, short):
+    [found] = never.cells(results)
+    assert never.is_short(found) is short
+    assert never.findings(results)[0] == f"never: {1 - short} of 1 cells are as good as direct"
+    assert len(never.findings(results)) == 1 + short
+
+
+def test_the_grid_is_shown_by_database_and_think_time():
+    results = [r for database in PROTOCOLS for think_ms in (0, 5) for clients in (1, 16) for idle in (0, 200)
+               for r in cell(database, 0.5 if clients == 1 else 2.25, clients, clients=clients, idle=idle,
+                             think_ms=think_ms)]
+    console = Console(width=80, record=True, file=io.StringIO())
+    tables = never.tables(results)
+    for table in tables:
+        console.print(table)
+    text = console.export_text()
+    assert len(tables) == 4 and text.count("direct = 1") == text.count("think time 5 ms") == 2
+    assert text.count("0.50") == text.count("2.25") == 4 and text.count("16.0") == 4
+
+
+def test_the_whole_suite_takes_the_short_form_of_the_grid():
+    full, short = (make(0, None) for make in (never.never, never.never_short))
+    assert len(full) == 720 and {c.label for c in short} < {c.label for c in full} and len(short) < 40
 
 
 def test_scenarios_are_all_known():

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tqdb.errors import ConfigError
+from tqdb.load.never import cells, ratio
 
 try:
     import matplotlib
+    import matplotlib.colors
     matplotlib.use("Agg")
     from matplotlib import pyplot
 except ImportError:
@@ -121,6 +123,27 @@ def _cpu(results: list[dict], folder: Path) -> Path:
     return _save(figure, folder / "cpu.png")
 
 
+def _never(results: list[dict], folder: Path) -> Path:
+    """A heat map for each database: batched writes per second in units of direct ones, without think time."""
+    figure, panels = _panels(results, "Batched writes per second, direct = 1 (by wait, idle sessions, shapes)", 6.5)
+    for database, axis in panels:
+        some = [c for c in cells(results) if c["batched"]["database"] == database and not c["batched"]["think_ms"]]
+        columns = sorted({c["batched"]["clients"] for c in some})
+        rows = list(dict.fromkeys((c["batched"]["wait"], c["batched"]["idle"], c["batched"]["shapes"]) for c in some))
+        grid = [[float("nan")] * len(columns) for _ in rows]
+        for c in some:
+            b = c["batched"]
+            x, y = columns.index(b["clients"]), rows.index((b["wait"], b["idle"], b["shapes"]))
+            grid[y][x] = ratio(c)
+            axis.text(x, y, f"{ratio(c):.2f}", ha="center", va="center", fontsize=7)
+        axis.imshow(grid, aspect="auto", cmap="RdYlGn", norm=matplotlib.colors.TwoSlopeNorm(1.0, 0.5, 4.0))
+        axis.set_xticks(range(len(columns)), [str(n) for n in columns])
+        axis.set_yticks(range(len(rows)), [f"{wait}, {idle}, {shapes}" for wait, idle, shapes in rows], fontsize=7)
+        axis.set_xlabel("clients")
+        axis.set_title(NAMES[database])
+    return _save(figure, folder / "never.png")
+
+
 def _plain(name: str, title: str) -> Callable[[list[dict], Path], Path]:
     def picture(results: list[dict], folder: Path) -> Path:
         figure, panels = _panels(results, title)
@@ -145,6 +168,7 @@ PICTURES = {
     "null": (_plain("null", "Against the null backend: what the proxy alone can do"),),
     "extreme": (_plain("extreme", "Pipelining clients against the null backend"),),
     "mix": (_plain("mix", "Half reads, three tenths hinted inserts, two tenths plain inserts"),),
+    "never": (_never,),
     "slow-disk": (_plain("slow-disk", "256 connections, commits that take longer"),),
 }
 
