@@ -351,7 +351,7 @@ def test_executions_behind_a_bulk_one(flags):
         client.session.receive(one(LONG, True, 10))
     hooks.engine.tick(1020.0)
     sent = [bytes(client.server.take_out()) for client in (a, b)]
-    assert sorted(data.count(b"autocommit = 0") for data in sent) == [0, 1]
+    assert sorted(data.count(b"(10),(10)") for data in sent) == [0, 1]
 
 
 # --- classes: who may be in a batch with whom -----------------------------------------------------------------------

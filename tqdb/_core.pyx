@@ -4,7 +4,8 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc, realloc, strtoll
 from libc.string cimport memchr, memcmp, memcpy, memmove
 
@@ -53,6 +54,7 @@ include "core/pgsession.pxi"
 include "core/pgbatch.pxi"
 include "core/pgserver.pxi"
 include "core/mywire.pxi"
+include "core/mybound.pxi"
 include "core/myanswer.pxi"
 include "core/mylogin.pxi"
 include "core/mybehind.pxi"

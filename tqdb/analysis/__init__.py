@@ -74,8 +74,7 @@ def analyze_statement(dialect: int, sql: bytes) -> Verdict | None:
 def pieces(dialect: int, values: bytes, nparams: int) -> tuple[tuple[bytes, int], ...] | None:
     """A tuple of values at its parameters: ``((text, number of the parameter behind it or 0), …)``.
 
-    None where its rows cannot be numbered through: a parameter that it does not use, or another protocol's.
+    None where its rows cannot be numbered through: a parameter that it does not use. MariaDB: where one is not a value
+    by itself, for in an expression a literal may be of another type.
     """
-    if DIALECTS[dialect] == "mariadb":
-        return None
-    return postgres.pieces(values, nparams)
+    return (mariadb if DIALECTS[dialect] == "mariadb" else postgres).pieces(values, nparams)

@@ -8,7 +8,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from tqdb.analysis.mariadb_allowed import EXPRESSION_WORDS, MERGED, STATEMENT_WORDS, VALUE_WORDS
-from tqdb.analysis.mariadb_read import Token, judge, read
+from tqdb.analysis.mariadb_read import Token, judge, parameters, read
 
 logging.getLogger("sqlglot").setLevel(logging.CRITICAL)
 
@@ -67,6 +67,16 @@ def _only_values(row) -> bool:
                 "." in node.sql() or node.this.args.get("quoted") or node.name.lower() not in VALUE_WORDS):
             return False
     return True
+
+
+def pieces(values: bytes, nparams: int) -> tuple[tuple[bytes, int], ...] | None:
+    """See ``analysis.pieces``."""
+    places = parameters(values.decode()) if values.isascii() else None
+    if places is None or len(places) != nparams:
+        return None
+    begins = [0, *(place + 1 for place in places)]
+    return tuple((values[begin:end], i + 1 if i < nparams else 0)
+                 for i, (begin, end) in enumerate(zip(begins, [*places, len(values)], strict=True)))
 
 
 def plain_insert(prefix: str, values: str, suffix: str) -> dict | None:

@@ -75,6 +75,31 @@ def read(text: str, escapes: bool | None = None) -> list[Token] | None:
     return found
 
 
+def parameters(text: str) -> list[int] | None:
+    """Where a tuple of values has its parameters; None: one is not a value by itself, or the text is not understood."""
+    found = []
+    at = depth = 0
+    before = ""
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if match is None or match.lastgroup in ("open", "mark"):
+            return None
+        part, at = match[0], match.end()
+        if match.lastgroup == "blank":
+            continue
+        if match.lastgroup == "string" and _HIDDEN_QUOTE.search(part):
+            return None
+        if before == "?" and part not in (",", ")"):
+            return None
+        if part == "?" and match.lastgroup == "char":
+            if depth != 1 or before not in ("(", ","):
+                return None
+            found.append(match.start())
+        depth += (part == "(") - (part == ")")
+        before = part if match.lastgroup == "char" else ""
+    return found
+
+
 def _at(tokens: list[Token], i: int) -> Token:
     return tokens[i] if 0 <= i < len(tokens) else _END
 

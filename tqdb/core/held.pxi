@@ -16,6 +16,7 @@ ctypedef struct Write:
     Py_ssize_t tuples_end
     Py_ssize_t bind         # PostgreSQL's extended protocol: its Bind message, and one past it
     Py_ssize_t bind_end
+    Py_ssize_t literals     # bytes of its tuple as text, where it is an execution; 0: its tuples are text
     int rows                # tuples
     int flags               # WriteFlag bits
 
@@ -25,6 +26,13 @@ cdef enum Place:
     HP_GATHERED             # in the group ``where``
     HP_DEPARTED             # in the batch ``where``, sent or about to be
     HP_ALONE                # about to go as they came
+
+
+cdef inline Py_ssize_t text_around(Write* w, Shape shape) noexcept:
+    """Bytes of a statement around its tuples."""
+    if w.literals:
+        return PyBytes_GET_SIZE(shape.prefix) + PyBytes_GET_SIZE(shape.suffix)
+    return w.sql_end - w.sql_start - (w.tuples_end - w.tuples_start)
 
 
 cdef class Held:
@@ -77,7 +85,7 @@ cdef class Held:
         cdef Py_ssize_t size = 0
         cdef int k
         for k in range(count):
-            size += w[k].tuples_end - w[k].tuples_start + 1
+            size += (w[k].literals if w[k].literals else w[k].tuples_end - w[k].tuples_start) + 1
         return size
 
     cdef inline int new_rows(self, int count) noexcept:
@@ -97,8 +105,7 @@ cdef class Held:
         self.rows += self.new_rows(count)
         self.tuple_bytes += self.new_tuple_bytes(count)
         for k in range(count):
-            self.text_bytes = max(
-                self.text_bytes, w[k].sql_end - w[k].sql_start - (w[k].tuples_end - w[k].tuples_start))
+            self.text_bytes = max(self.text_bytes, text_around(w + k, self.shape))
             w[k].start += base
             w[k].end += base
             w[k].sql_start += base

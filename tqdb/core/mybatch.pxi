@@ -12,11 +12,8 @@ cdef class MyBatchServer(MySplitServer):
     # --- what is sent -----------------------------------------------------------------------------------
 
     cdef bint mixes(self, Group group) noexcept:
-        """Where rows merge a batch saves the server's work; statements one by one gain little by company.
-
-        Executions are of the leader's own prepared statement: they leave by themselves.
-        """
-        return self.my.mariadb and group.merges() and group.shape.form != FORM_BOUND
+        """Where rows merge a batch saves the server's work; statements one by one gain little by company."""
+        return self.my.mariadb and group.merges()
 
     cdef int begin_batch(self, Batch batch) except -1:
         """What opens the transaction, with a lone merged INSERT in one send; COMMIT follows once the answer is right.
@@ -48,9 +45,41 @@ cdef class MyBatchServer(MySplitServer):
         cdef Py_ssize_t start = out.size()
         out.append(b"\0\0\0\0\3", MY_HEADER + 1)
         out.append_bytes(MY_ID_STEP % (unit.step, unit.step) if unit.step and self.my.mariadb else setting)
-        self.put_merged(unit)
+        if unit.group.shape.form == FORM_BOUND:
+            self.put_executions(unit)
+        else:
+            self.put_merged(unit)
         put_packet_header(out.ptr() + start, out.size() - start - MY_HEADER, 0)
         return 0
+
+    cdef int put_executions(self, Unit unit) except -1:
+        """The statement with everybody's tuple, parameters as literals."""
+        cdef Shape shape = unit.group.shape
+        cdef Buffer out = self.out
+        cdef Held held
+        cdef MySession session
+        cdef Write* w
+        cdef const char* p
+        cdef bytes types
+        cdef int k
+        cdef bint more = False
+        cdef Py_ssize_t bitmap = (shape.nparams + 7) // 8
+        out.append_bytes(shape.prefix)
+        for item in unit.members:
+            held = <Held>item
+            session = <MySession>held.owner
+            p = held.data.ptr()
+            types = session.first_types
+            for k in range(held.nwrites):
+                w = held.writes + k
+                if w.flags & WF_TYPES:
+                    types = p[w.sql_start + bitmap + 1:w.tuples_start]
+                if more:
+                    out.append(b",", 1)
+                more = True
+                put_tuple(out, shape.pieces, PyBytes_AS_STRING(types) if shape.nparams else NULL, p + w.sql_start,
+                          p + w.tuples_start, p + w.tuples_end, session.backslash())
+        return out.append_bytes(shape.suffix)
 
     cdef inline int send(self, bytes command, int answers) except -1:
         """A command of the batch's; ``answers``: to it and those that follow it at once."""

@@ -32,7 +32,8 @@ cdef class MyStatement(Prepared):
     cdef bytes types                # of the parameters, as the client sent them last; None: not yet
     cdef bytes server_types         # … and as the server heard them last
     cdef bint long_data             # parameters were sent ahead
-    cdef Shape shape                # of its executions
+    cdef Shape shape                # of its executions …
+    cdef Shape single               # … and of those whose parameters are no literals
 
     cdef inline double wait(self, double session_wait) noexcept:
         return self.wait_ms if self.hinted else session_wait

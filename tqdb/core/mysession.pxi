@@ -177,6 +177,7 @@ cdef class MySession(MyCommands):
         cdef int reason, action
         cdef Write* w
         cdef bytes sent = None
+        cdef Py_ssize_t literals = -1
         if self.has_held() and not (
                 held.place == HP_GATHERED and statement.qtype == held.qtype and statement.source is held.source
                 and self.held_statement is statement):
@@ -195,7 +196,8 @@ cdef class MySession(MyCommands):
             if sent is not None and statement.text is not None and statement.number and not statement.long_data and (
                     length >= EXECUTE_HEAD and p[MY_HEADER + 5] == 0) and not (
                         statement.flags & F_RETURNING and self.extended & MARIADB_CACHE_METADATA):
-                shape = self.execution_shape(statement)
+                literals = self.literals_of(statement, sent, p, total, types_at, types)
+                shape = self.execution_shape(statement, literals < 0)
                 if shape is not None and shape.verdict is not None:
                     reason = R_COUNT
         if reason != R_COUNT:
@@ -206,6 +208,7 @@ cdef class MySession(MyCommands):
                 return action
         w = held.at(held.nwrites)
         w.start = w.bind = w.bind_end = 0
+        w.literals = literals + shape.around if shape.pieces is not None else 0
         w.end = total
         w.sql_start = MY_HEADER + EXECUTE_HEAD
         w.sql_end = w.tuples_end = total
@@ -224,10 +227,26 @@ cdef class MySession(MyCommands):
             self.held_statement = statement
         return action
 
-    cdef Shape execution_shape(self, MyStatement statement):
+    cdef Py_ssize_t literals_of(self, MyStatement statement, bytes types, const char* p, Py_ssize_t total,
+                                Py_ssize_t types_at, bint told) except? -2:
+        """Bytes of an execution's parameters as literals, -1: they are none, or its rows come back as binary."""
+        if statement.flags & F_RETURNING:
+            return -1
+        if not statement.nparams:
+            return 0
+        return literals_size(
+            PyBytes_AS_STRING(types), statement.nparams, p + MY_HEADER + EXECUTE_HEAD,
+            p + types_at + 1 + (2 * statement.nparams if told else 0), p + total, self.backslash())
+
+    cdef Shape execution_shape(self, MyStatement statement, bint single):
         cdef Scan s
-        if statement.shape is None:
+        cdef Shape shape = statement.single if single else statement.shape
+        if shape is None:
             scan_sql(<const uint8_t*>PyBytes_AS_STRING(statement.text), PyBytes_GET_SIZE(statement.text), MY,
                      self.backslash(), &s)
-            statement.shape = self.engine.shapes.of_bound(MY, statement.text, b"", &s, statement.nparams)
-        return statement.shape
+            shape = self.engine.shapes.of_bound(MY, statement.text, b"", &s, statement.nparams, single)
+            if single:
+                statement.single = shape
+            else:
+                statement.shape = shape
+        return shape

@@ -140,6 +140,7 @@ cdef class PgSegment:
         at += 1
         w.bind = self.at
         w.bind_end = w.sql_end = self.at + total
+        w.literals = 0
         w.sql_start = self.at + (at - m)
         if end - at < 2:
             return False

@@ -337,7 +337,7 @@ cdef class PgSession(PgExtended):
         alike = p[w.sql_start:w.tuples_start] + p[w.tuples_end:w.sql_end]
         scan_sql(<const uint8_t*>PyBytes_AS_STRING(statement.text), PyBytes_GET_SIZE(statement.text), PG,
                  self.backslash, &s)
-        shape = self.engine.shapes.of_bound(PG, statement.text, alike + statement.oids, &s, nparams)
+        shape = self.engine.shapes.of_bound(PG, statement.text, alike + statement.oids, &s, nparams, False)
         statement.shape = shape
         statement.alike = alike
         return shape

@@ -249,7 +249,7 @@ cdef class Session(Comparing):
         w.end = nmsg
         w.sql_start = sql_start
         w.sql_end = sql_end
-        w.bind = w.bind_end = 0
+        w.bind = w.bind_end = w.literals = 0
         w.flags = WF_SYNC
         if shape.form == FORM_CUT:
             w.tuples_start = sql_start + s.values_start
@@ -274,7 +274,7 @@ cdef class Session(Comparing):
         cdef int rows = held.new_rows(count)
         cdef Py_ssize_t size
         cdef Write* w = held.writes + held.nwrites
-        cdef Py_ssize_t text = w.sql_end - w.sql_start - (w.tuples_end - w.tuples_start)
+        cdef Py_ssize_t text = text_around(w, shape)
         if not held.nwrites:
             action = self.find_class(count)
             if action != A_HELD:

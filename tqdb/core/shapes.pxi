@@ -25,6 +25,7 @@ cdef class Shape:
     cdef readonly object verdict      # what analysis found, None if it may not be batched
     cdef readonly tuple pieces        # (text, number of the parameter behind it or 0), …
     cdef readonly int nparams
+    cdef readonly Py_ssize_t around   # bytes of ``pieces`` around the parameters
     cdef readonly bint extended       # comes by PostgreSQL's extended protocol
     cdef bint multi_row               # its rows may be merged, as far as its text tells
     cdef uint64_t number              # in the order in which shapes were first seen
@@ -109,21 +110,27 @@ cdef class Shapes:
             return None
         return self.keep(key, Shape(FORM_WHOLE, b"", skeleton, b"", verdict, formats != b""))
 
-    cdef Shape of_bound(self, int dialect, bytes text, bytes alike, Scan* s, int nparams):
-        """The shape of executions of a statement; ``s`` is the scan of ``text``, ``alike`` see ``Shape``."""
+    cdef Shape of_bound(self, int dialect, bytes text, bytes alike, Scan* s, int nparams, bint single):
+        """The shape of executions of a statement; ``s`` is the scan of ``text``, ``alike`` see ``Shape``.
+
+        ``single``: rows are not to be merged.
+        """
         cdef Shape shape
-        key = (dialect, text, alike, nparams)
+        key = (dialect, text, alike, nparams, single)
         found = self.known.get(key)
         if found is not None:
             return <Shape>found
         verdict = None
         pieces = None
         prefix, suffix = text, b""
-        if s.verb == W_INSERT and s.values_end >= 0 and s.ntuples == 1 and not s.flags & F_COMPLEX:
+        if s.verb == W_INSERT and s.values_end >= 0 and s.ntuples == 1 and not s.flags & F_COMPLEX and not single:
             prefix, suffix = text[:s.values_start], text[s.values_end:]
             values = text[s.values_start:s.values_end]
             pieces = self.hooks.pieces(dialect, values, nparams)
             if pieces is not None and pieces is not NotImplemented:
+                if dialect == MY:
+                    # whatever a parameter may be, a literal is it
+                    values = b"".join([piece + b"NULL" if number else piece for piece, number in pieces])
                 verdict = self.hooks.analyze(dialect, prefix, values, suffix)
         if pieces is NotImplemented or verdict is NotImplemented:
             return None
@@ -135,5 +142,7 @@ cdef class Shapes:
         shape = Shape(FORM_BOUND, prefix if pieces else text, alike, suffix if pieces else b"", verdict,
                       dialect == PG)
         shape.pieces = pieces
+        if pieces:
+            shape.around = sum([len(piece) for piece, _ in pieces])
         shape.nparams = nparams
         return self.keep(key, shape)
