@@ -110,7 +110,8 @@ def test_tuples_whose_parameters_are_values(values, count, texts):
 
 @pytest.mark.parametrize("values, count", [
     (b"(?)", 0), (b"(?)", 2), (b"(? + 1)", 1), (b"(1 + ?)", 1), (b"(-?)", 1), (b"(lower(?))", 1), (b"((?))", 1),
-    (b"(? ?)", 2), (b"(?, '\\', ?)", 2), (b"(?, 'open)", 1), (b"(? COLLATE utf8mb4_bin)", 1), (b"(_utf8 ?)", 1), (b"(?, @a)", 1),
+    (b"(? ?)", 2), (b"(?, '\\', ?)", 2), (b"(?, 'open)", 1), (b"(? COLLATE utf8mb4_bin)", 1), (b"(_utf8 ?)", 1),
+    (b"(?, @a)", 1),
     ("(?, 'ä')".encode(), 1), (b"(? /*! + 1 */)", 1), (b"(DATE ?)", 1), (b"(CAST(? AS int), ?)", 2)])
 def test_tuples_with_parameters_that_are_none(values, count):
     assert pieces(1, values, count) is None

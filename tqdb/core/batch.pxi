@@ -4,7 +4,8 @@
 cdef enum:
     MAX_PARAMETERS = 65535          # of one statement, on both protocols
     MAX_ANSWER_BYTES = 8388608      # of a batch: past that it is taken back and its members go alone
-    BATCH_TEXT = 256                # bytes of a batch's statements that are nobody's: BEGIN, time-outs, separators
+    BATCH_TEXT = 512                # bytes of a batch's statements that are nobody's: BEGIN, time-outs, separators
+    MIXED_MS = 200                  # that a statement may take in a batch of several groups'
 
 cdef double NEVER = 1e300
 
@@ -61,7 +62,6 @@ cdef class Group:
     cdef TableFacts facts
     cdef int strikes                # batches in a row whose answer held a surprise
     cdef double paused              # until when writes go alone because of them
-    cdef double apart               # until when they share no batch with other groups', which was slow
     # what is being gathered
     cdef list members               # Held
     cdef int rows
@@ -135,6 +135,7 @@ cdef class Unit:
     cdef bint table_error           # … as a statement, not for a row: no use in halving
     cdef int answered               # pipeline: writes answered so far
     cdef int answer_rows
+    cdef Py_ssize_t end             # of its part of ``response``
     cdef Py_ssize_t head_bytes      # merged: the part in front of the rows
     cdef bytes tail                 # MariaDB: payload of the packet that ends a RETURNING result
     cdef int step                   # MariaDB: distance of its insert ids when it was sent, 0: its table gives none
@@ -231,7 +232,8 @@ cdef class Batch:
         """The unit whose answer is being read, None: all are answered."""
         return <Unit>self.units[self.at] if self.at < len(self.units) else None
 
-    cdef inline int end_unit(self) noexcept:
+    cdef inline int end_unit(self) except -1:
+        (<Unit>self.units[self.at]).end = self.response.size()
         self.at += 1
         return 0
 
@@ -248,6 +250,25 @@ cdef class Batch:
             (<Unit>self.units[self.at]).failed = True
         return self.fail(cause)
 
+    cdef int fail_size(self) except -1:
+        """Its answer is too long to be kept, because of the unit that has the largest part of it."""
+        cdef Unit unit
+        cdef Unit largest = None
+        cdef Py_ssize_t begin = 0
+        cdef Py_ssize_t most = -1
+        cdef Py_ssize_t end
+        cdef int k
+        for k in range(min(self.at + 1, len(self.units))):
+            unit = <Unit>self.units[k]
+            end = unit.end if k < self.at else self.response.size()
+            if end - begin > most:
+                most = end - begin
+                largest = unit
+            begin = end
+        if largest is not None:
+            largest.failed = True
+        return self.fail(RC_MISMATCH)
+
     cdef int fail_table(self, int cause) except -1:
         """… and the table is not what the catalogue said: it is asked again."""
         if self.at < len(self.units):
@@ -262,6 +283,13 @@ cdef class Batch:
 
     cdef inline Py_ssize_t end_of(self, int k) noexcept:
         return (<Py_ssize_t*>self.ends.ptr())[k]
+
+    cdef inline bint begins_write(self, Unit unit) noexcept:
+        """Nothing is there of the answer to the write of a pipeline whose turn it is."""
+        cdef Py_ssize_t n = self.ends.size() // <Py_ssize_t>sizeof(Py_ssize_t)
+        cdef Py_ssize_t end = self.end_of(n - 1) if unit.answered else (
+            (<Unit>self.units[self.at - 1]).end if self.at else 0)
+        return self.response.size() == end
 
     cdef int blame(self, Unit unit) except -1:
         """The write of a pipeline whose answer is being read made the batch fail."""

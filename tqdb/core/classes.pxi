@@ -53,6 +53,7 @@ cdef class SessionClass:
     cdef dict groups              # Shape -> Group
     cdef set gathering            # groups in which writes wait
     cdef dict tables              # a verdict's ``facts_key`` -> TableFacts
+    cdef dict apart               # table -> until when its writes share no batch with other groups'
     cdef double asking            # seconds that the catalogue is thought to take, from its answers
 
     def __init__(self, bytes key, Family family, int version):
@@ -63,6 +64,7 @@ cdef class SessionClass:
         self.groups = {}
         self.gathering = set()
         self.tables = {}
+        self.apart = {}
 
 
 cdef class ClassRegistry:

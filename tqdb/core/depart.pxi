@@ -43,7 +43,11 @@ cdef class Departing(Asking):
         if len(todo) > 1:
             todo = self.joined_up(todo)
         for item in todo:
-            self.depart(<Batch>item)
+            try:
+                self.depart(<Batch>item)
+            except Exception:
+                self.failed("depart", None)
+                self.disband([held for held in (<Batch>item).members if (<Held>held).where is item], R_RETRY)
         return 0
 
     cdef list joined_up(self, list batches):

@@ -6,7 +6,8 @@ cdef enum:
     MAX_LOSSES = 1                  # connections lost under writes after which they go alone
 
 cdef double SLOW_BATCH_SECONDS = 1.0     # a batch that takes longer is worth a line in the log
-cdef double MIXED_SECONDS = 0.05         # … and one of several groups' that works longer parts them for a while
+cdef double MIXED_SECONDS = 0.05         # one of several groups' is slow that works longer
+cdef double SUM_SECONDS = 1.0            # … for so long they are apart if it is the sum that took so long
 
 
 cdef class Engine(Departing):
@@ -176,15 +177,11 @@ cdef class Engine(Departing):
                 self.expect(member)
                 member.answered(batch)
         if len(batch.units) > 1 and batch.worked - batch.sent > MIXED_SECONDS:
-            self.keep_apart(batch.units)
+            # none of them by itself: see ``MIXED_MS``
+            for one in batch.units:
+                self.keep_apart((<Unit>one).group, SUM_SECONDS)
         if seconds > SLOW_BATCH_SECONDS:
             self.hooks.slow_batch(batch.leader, batch.nwrites, seconds)
-        return 0
-
-    cdef int keep_apart(self, list units) except -1:
-        """One of these was slow, and others have waited for it: for a while each leaves by itself."""
-        for unit in units:
-            (<Unit>unit).group.apart = self.now + FACTS_SECONDS
         return 0
 
     cdef int tell_lost(self, Batch batch) except -1:
@@ -234,12 +231,12 @@ cdef class Engine(Departing):
         cdef bint slow = self.now - batch.sent > MIXED_SECONDS
         self.stats.retries[batch.cause] += 1
         (<ServerConn>batch.server).rolled_back(batch)
-        if slow and len(batch.units) > 1:
-            self.keep_apart(failed)
         for one in batch.units:
             unit = <Unit>one
-            if unit in failed:
+            if unit.failed or len(batch.units) == 1:
                 self.note_failure(unit, batch)
+            if unit.failed and len(batch.units) > 1 and (slow or batch.cause == RC_LOCK):
+                self.keep_apart(unit.group, FACTS_SECONDS)
             usable = []
             for item in unit.members:
                 held = <Held>item

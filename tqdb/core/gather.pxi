@@ -264,9 +264,20 @@ cdef class Gathering(Turn):
         self.departures.append(batch)
         return 0
 
-    cdef inline bint mixes(self, Group group, Member member) noexcept:
+    cdef inline bint mixes(self, Group group, Member member) except -1:
         """Whether writes that the group has gathered, the member's among them, may leave in one batch with others'."""
-        return self.now >= group.apart and member.server is not None and member.server.mixes(group)
+        cdef double limit = group.facts.wait_limit
+        return member.server is not None and member.server.mixes(group) and (
+            limit == 0 or limit >= MIXED_MS * 0.001) and (
+            not group.cls.apart or self.now >= <double>group.cls.apart.get(group.shape.table, 0.0))
+
+    cdef int keep_apart(self, Group group, double seconds) except -1:
+        """Its table was slow, or locked, and others have waited for that: it leaves by itself for a while."""
+        cdef dict apart = group.cls.apart
+        if len(apart) >= MAX_GROUPS_PER_CLASS:
+            apart.clear()
+        apart[group.shape.table] = max(self.now + seconds, <double>apart.get(group.shape.table, 0.0))
+        return 0
 
     cdef int take_along(self, Group group, double waited) except -1:
         """The group leaves, its writes having waited so long: with it those who would before it could leave again."""

@@ -1,6 +1,11 @@
 # MariaDB/MySQL: a batch on a server connection, what is sent, what is answered, and everybody's part of it.
 
 
+cdef enum:
+    LEAST_ANSWER = 11               # of an OK packet, in bytes: the server sends each by itself, and we wake up once
+    MOST_AT_ONCE = 16384            # … but for what a socket's buffer is sure to hold
+
+
 cdef class MyBatchServer(MySplitServer):
     """A server connection as far as it leads batches."""
     cdef bint continued             # the next packet goes on with the one just read
@@ -11,7 +16,7 @@ cdef class MyBatchServer(MySplitServer):
 
     # --- what is sent -----------------------------------------------------------------------------------
 
-    cdef bint mixes(self, Group group) noexcept:
+    cdef bint mixes(self, Group group) except -1:
         """Where rows merge a batch saves the server's work; statements one by one gain little by company."""
         return self.my.mariadb and group.merges()
 
@@ -35,16 +40,20 @@ cdef class MyBatchServer(MySplitServer):
             return self.send(MY_PIPELINE_BEGIN, 1)
         batch.phase = B_BLIND
         if not self.my.insert_id_known:
-            self.send_ignored(MY_KEEP_ID, 0)
+            self.send_ignored(MY_KEEP_ID)
         self.send(MY_BEGIN, 2)
-        return self.put_insert(unit, MY_LOCK_WAIT if self.my.mariadb else b"")
+        return self.put_insert(unit, MY_LOCK_WAIT)
 
-    cdef int put_insert(self, Unit unit, bytes setting) except -1:
-        """One INSERT of the unit's rows, with the setting in front of it unless there are ids to look after."""
+    cdef int put_insert(self, Unit unit, bytes settings) except -1:
+        """One INSERT of the unit's rows, on MariaDB with settings for it alone."""
         cdef Buffer out = self.out
         cdef Py_ssize_t start = out.size()
         out.append(b"\0\0\0\0\3", MY_HEADER + 1)
-        out.append_bytes(MY_ID_STEP % (unit.step, unit.step) if unit.step and self.my.mariadb else setting)
+        if self.my.mariadb:
+            out.append_bytes(b"SET STATEMENT " + settings)
+            if unit.step:
+                out.append_bytes(b", " + MY_ID_STEP % (unit.step, unit.step))
+            out.append(b" FOR ", 5)
         if unit.group.shape.form == FORM_BOUND:
             self.put_executions(unit)
         else:
@@ -87,9 +96,9 @@ cdef class MyBatchServer(MySplitServer):
         self.queue.push(X_BATCH, COM_QUERY, 0, None, answers)
         return self.mark()
 
-    cdef inline int send_ignored(self, bytes command, int flags) except -1:
+    cdef inline int send_ignored(self, bytes command) except -1:
         self.out.append_bytes(command)
-        self.queue.push(X_IGNORE, COM_QUERY, flags)
+        self.queue.push(X_IGNORE, COM_QUERY, XF_MUST)
         return self.mark()
 
     cdef int enter(self, Batch batch) except -1:
@@ -114,7 +123,7 @@ cdef class MyBatchServer(MySplitServer):
     cdef int put_back(self, Batch batch) except -1:
         """What was changed for a pipeline is put back. The connection ends if that fails, see ``on_ignored``."""
         if self.piped and batch.phase == B_OVER and not self.closing:
-            self.send_ignored(MY_PIPELINE_END, XF_MUST)
+            self.send_ignored(MY_PIPELINE_END)
             if self.my.held_statement is not None:
                 self.my.held_statement.server_types = None      # the last member's, whoever that was
         return 0
@@ -134,12 +143,14 @@ cdef class MyBatchServer(MySplitServer):
                 self.put_pipeline(unit)
                 answers += unit.nwrites + (len(unit.members) if unit.asks else 0)
                 continue
-            self.put_insert(unit, b"")
+            self.put_insert(unit, MY_MIXED)
             answers += 1
             if unit.asks:
                 self.out.append_bytes(self.question())
                 answers += 1
         self.queue.push(X_BATCH, COM_QUERY, 0, None, answers)
+        if self.stream is not None:
+            self.stream.read_at_least(min(answers * LEAST_ANSWER, MOST_AT_ONCE))
         return self.mark()
 
     cdef int put_pipeline(self, Unit unit) except -1:
@@ -232,6 +243,8 @@ cdef class MyBatchServer(MySplitServer):
 
     cdef int advance(self, Batch batch, int event) except -1:
         cdef bint opened = batch.phase != B_OPENING
+        if self.stream is not None:
+            self.stream.read_at_least(1)
         SessionServer.advance(self, batch, event)
         return self.put_back(batch) if opened else 0
 
@@ -266,7 +279,7 @@ cdef class MyBatchServer(MySplitServer):
                     status[0] = <char>((<uint8_t>status[0] | STATUS_AUTOCOMMIT) & ~STATUS_IN_TRANS)
                     status[1] = <char>(<uint8_t>status[1] & ~(STATUS_IN_TRANS_READONLY >> 8))
             if batch.response.size() > MAX_ANSWER_BYTES:
-                batch.fail(RC_MISMATCH)
+                batch.fail_size()
         if not answer.done:
             return 0
         if answer.failed and answer.error in MY_TABLE_ERRORS:
@@ -329,7 +342,7 @@ cdef class MyBatchServer(MySplitServer):
             batch.response.append(p, MY_HEADER + length)
             unit.answer_rows += 1
             if batch.response.size() > MAX_ANSWER_BYTES:
-                batch.fail(RC_MISMATCH)
+                batch.fail_size()
         elif kind == PK_ERR:
             if answer.error in MY_TABLE_ERRORS or (
                     answer.error == MY_OUT_OF_RANGE
@@ -360,4 +373,4 @@ cdef class MyBatchServer(MySplitServer):
         if self.my.insert_id_known:
             self.my.insert_id_due = True
             return 0
-        return self.send_ignored(MY_GIVE_ID, 0)
+        return self.send_ignored(MY_GIVE_ID)

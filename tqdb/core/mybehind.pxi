@@ -61,7 +61,7 @@ cdef class MyBehind(MyLogin):
 
     cdef int send_in_front(self, bytes sql) except -1:
         self.insert_id_due = self.stale = False
-        self.server.queue.push(X_IGNORE, COM_QUERY)
+        self.server.queue.push(X_IGNORE, COM_QUERY, XF_MUST)
         self.server.out.append_bytes(my_command(COM_QUERY, sql))
         return self.server.mark()
 

@@ -138,13 +138,17 @@ cdef class MyServer(MyBatchServer):
             int.from_bytes(payload[nul + 1:nul + 5], "little"))
 
     cdef int on_ignored_packet(self, const char* p, Py_ssize_t length, Expected* front) except -1:
-        """The answer to what the proxy put right: nobody hears of it, but a batch's end must not fail."""
-        cdef bint must = front.flags & XF_MUST != 0
+        """The answer to what the proxy put right: nobody hears of it, but it must not fail.
+
+        What the client sent behind it would see what others did: a KILL QUERY, too, that meets it ends the connection.
+        """
         self.answer.read(COM_QUERY, p + MY_HEADER, length)
         if self.answer.done:
             self.queue.pop()
-            if self.answer.failed and must:
-                log.error("server %s did not take autocommit back; connection closed", self.my.backend)
+            if self.answer.failed:
+                log.error("server %s did not put a session right (%d); connection closed", self.my.backend,
+                          self.answer.error)
+                self.my.last_words = p[:MY_HEADER + length]
                 return self.disconnect(C_CUT)
             self.my.moved()
         return 0

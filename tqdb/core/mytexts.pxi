@@ -1,15 +1,18 @@
 # MariaDB/MySQL: what the proxy itself says around batches.
 
 cdef bytes MY_BEGIN = my_command(COM_QUERY, b"BEGIN")
-cdef bytes MY_LOCK_WAIT = b"SET STATEMENT innodb_lock_wait_timeout=1 FOR "
+cdef bytes MY_LOCK_WAIT = b"innodb_lock_wait_timeout=1"
 # The ids of a merged INSERT are first + i * increment if the increment is what it was when the catalogue was asked. A
 # Galera node sets it anew before each statement (wsrep_auto_increment_control, THD::reset_for_next_command). So the
 # statement itself looks, and fails with an error (1690, out of range) if it is another. InnoDB gives a "simple insert",
 # whose number of rows is known in advance, one consecutive run of ids in every innodb_autoinc_lock_mode (MariaDB:
 # "AUTO_INCREMENT Handling in InnoDB"; MySQL 8.0 Reference Manual, 17.6.1.6).
 cdef bytes MY_ID_STEP = (
-    b"SET STATEMENT innodb_lock_wait_timeout=1, auto_increment_increment="
-    b"%d + 18446744073709551615 * (@@auto_increment_increment <> %d) FOR ")
+    b"auto_increment_increment=%d + 18446744073709551615 * (@@auto_increment_increment <> %d)")
+# In a batch of several groups one that is locked, or slow, fails at once, and goes with its like: those behind it run
+# all the same, and would wait each for its own lock.
+cdef bytes MY_MIXED = (b"innodb_lock_wait_timeout=0, lock_wait_timeout=0, max_statement_time=%d.%03d"
+                       % (MIXED_MS // 1000, MIXED_MS % 1000))
 cdef enum:
     MY_OUT_OF_RANGE = 1690
 # A deadlock rolls back the whole transaction, and what has been sent behind it must not run outside of one:

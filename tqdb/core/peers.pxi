@@ -22,7 +22,7 @@ cdef class ServerConn(Endpoint):
         """A batch on this connection was taken back: what it left behind is noted."""
         return 0
 
-    cdef bint mixes(self, Group group) noexcept:
+    cdef bint mixes(self, Group group) except -1:
         """Whether batches on it may hold the group's writes beside those of other groups."""
         return False
 

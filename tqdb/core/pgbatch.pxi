@@ -16,10 +16,16 @@ cdef list OPENING_TEXTS = [b";".join(PG_OPENINGS[:_i]) + b";" for _i in range(OP
 cdef list OPENING_MESSAGES = [b"".join([pg_run(_text) for _text in PG_OPENINGS[:_i]]) for _i in range(OPENS_17 + 1)]
 
 
-cdef int pg_opens(bytes version) except -1:
-    """How many of ``PG_OPENINGS`` a server knows, by its ``server_version``: ``15.4 (Debian …)``, ``18beta1``."""
-    cdef bytes digits = version[:2] if version[1:2].isdigit() else version[:1]
-    cdef int major = int(digits) if digits.isdigit() else 0
+# Around the statements of a batch of several groups: one that takes longer fails, and goes with its like. Not for
+# COMMIT: it may wait for a standby, which a limit would end.
+cdef bytes MIXED_LIMIT = b"SET LOCAL statement_timeout=%d" % MIXED_MS
+cdef bytes NO_LIMIT = b"SET LOCAL statement_timeout=0"
+cdef bytes MIXED_MESSAGES = pg_run(MIXED_LIMIT)
+cdef bytes UNLIMITED_MESSAGES = pg_run(NO_LIMIT)
+
+
+cdef int pg_opens(int major, bytes version) except -1:
+    """How many of ``PG_OPENINGS`` a server knows."""
     if major >= 17:
         return OPENS_17
     return OPENS_9_6 if major >= 10 or version[:3] == b"9.6" else OPENS_ANY
@@ -29,8 +35,10 @@ cdef class PgBatchServer(SessionServer):
     """A server connection as far as it leads batches."""
     cdef PgSession pg               # the same as ``session``
     cdef PgExpectations expected    # the same as ``queue``
+    cdef int major                  # of the server's version; 0: not looked at yet
     cdef int opens                  # statements that open its batches' transactions; 0: it has led none
-    cdef int preamble               # of them, those not answered yet
+    cdef int preamble               # of them, those not answered yet …
+    cdef int ending                 # … and of those behind the members' statements
 
     def __cinit__(self, *args, **kwargs):
         self.queue = self.expected = PgExpectations()
@@ -46,8 +54,19 @@ cdef class PgBatchServer(SessionServer):
 
     # --- what is sent -----------------------------------------------------------------------------------
 
-    cdef bint mixes(self, Group group) noexcept:
-        return True
+    cdef bint mixes(self, Group group) except -1:
+        """Since PostgreSQL 13 a limit of time counts for each statement of a message."""
+        return self.major_version() >= 13
+
+    cdef int major_version(self) except -1:
+        """By its ``server_version``: ``15.4 (Debian …)``, ``18beta1``."""
+        cdef bytes version
+        cdef bytes digits
+        if not self.major:
+            version = self.pg.login_params.get(b"server_version", b"")
+            digits = version[:2] if version[1:2].isdigit() else version[:1]
+            self.major = int(digits) if digits.isdigit() else 1
+        return self.major
 
     cdef int begin_batch(self, Batch batch) except -1:
         """BEGIN and the batch's statements; COMMIT follows once the answer is what it must be.
@@ -59,34 +78,48 @@ cdef class PgBatchServer(SessionServer):
         cdef Buffer out = self.out
         cdef Py_ssize_t start
         cdef Unit unit
+        cdef bint mixed
         batch.phase = B_WORK
         if not self.opens:
-            self.opens = pg_opens(self.pg.login_params.get(b"server_version", b""))
+            self.opens = pg_opens(self.major_version(), self.pg.login_params.get(b"server_version", b""))
         self.preamble = self.opens
+        self.ending = 0
         self.replaces_unnamed()
         if len(batch.members) > 1:
             self.pg.sequences_stale = True
         self.expected.push(X_BATCH, FE_QUERY)
+        mixed = len(batch.units) > 1
+        if mixed:
+            self.preamble += 1
+            self.ending = 1
         if (<Unit>batch.units[0]).group.shape.extended:
             out.append_bytes(<bytes>OPENING_MESSAGES[self.opens])
+            if mixed:
+                out.append_bytes(MIXED_MESSAGES)
             for item in batch.units:
                 unit = <Unit>item
                 if unit.method == M_PIPELINE:
                     self.put_pipeline(unit)
                 else:
                     self.put_bound_insert(unit)
+            if mixed:
+                out.append_bytes(UNLIMITED_MESSAGES)
             out.append_bytes(SYNC)
             return self.mark()
         start = self.open_message(b"Q")
         out.append_bytes(<bytes>OPENING_TEXTS[self.opens])
+        if mixed:
+            out.append_bytes(MIXED_LIMIT + b";")
         for item in batch.units:
             unit = <Unit>item
             if unit.method == M_PIPELINE:
                 self.put_statements(unit)
             else:
                 self.put_merged(unit)
-                if len(batch.units) > 1:
+                if mixed:
                     out.append_bytes(STATEMENT_END)
+        if mixed:
+            out.append_bytes(NO_LIMIT)
         out.append(b"\0", 1)
         self.close_message(start)
         return self.mark()
@@ -266,6 +299,8 @@ cdef class PgBatchServer(SessionServer):
                     batch.fail(RC_WARNING)
             elif kind == BE_PARSE_COMPLETE:
                 pass
+            elif unit is None and self.ending and kind == BE_COMMAND_COMPLETE:
+                self.ending -= 1
             elif unit is None:
                 batch.fail(RC_WARNING if kind == BE_NOTICE else RC_MISMATCH)
             elif unit.method == M_PIPELINE:
@@ -290,14 +325,16 @@ cdef class PgBatchServer(SessionServer):
     cdef int on_batch_ready(self, Batch batch, char status) except -1:
         """ReadyForQuery: the phase's answer is whole."""
         self.expected.pop()
-        if batch.phase == B_WORK and not batch.failed and batch.unit() is not None:
+        if batch.phase == B_WORK and not batch.failed and (batch.unit() is not None or self.ending):
             batch.fail_unit(RC_MISMATCH)
         if batch.phase == B_ROLLBACK or not batch.failed:
             return self.advance(batch, EV_GOOD)
         return self.advance(batch, EV_OUT if status == b"I" else EV_BAD)
 
     cdef int on_pipeline_message(self, Batch batch, Unit unit, int kind, const char* p, Py_ssize_t total) except -1:
-        if kind in (BE_DATA_ROW, BE_BIND_COMPLETE, BE_ROW_DESCRIPTION, BE_NO_DATA, BE_NOTICE):
+        if kind == BE_NOTICE and unit.group.shape.extended and batch.begins_write(unit):
+            batch.fail_unit(RC_WARNING)         # of Parse, which is not everybody's
+        elif kind in (BE_DATA_ROW, BE_BIND_COMPLETE, BE_ROW_DESCRIPTION, BE_NO_DATA, BE_NOTICE):
             batch.response.append(p, total)
         elif kind == BE_COMMAND_COMPLETE:
             batch.response.append(p, total)
@@ -307,7 +344,7 @@ cdef class PgBatchServer(SessionServer):
         else:
             batch.fail_unit(RC_MISMATCH)
         if batch.response.size() > MAX_ANSWER_BYTES:
-            batch.fail(RC_MISMATCH)
+            batch.fail_size()
         return 0
 
     cdef int on_insert_message(self, Batch batch, Unit unit, int kind, const char* p, Py_ssize_t total) except -1:
@@ -319,7 +356,7 @@ cdef class PgBatchServer(SessionServer):
             batch.response.append(p, total)
             unit.answer_rows += 1
             if batch.response.size() > MAX_ANSWER_BYTES:
-                batch.fail(RC_MISMATCH)
+                batch.fail_size()
         elif kind == BE_COMMAND_COMPLETE:
             expected = b"INSERT 0 %d" % unit.rows
             if <bytes>(p + PG_HEADER) != expected or (unit.head_bytes and unit.answer_rows != unit.rows):

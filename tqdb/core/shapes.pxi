@@ -28,6 +28,7 @@ cdef class Shape:
     cdef readonly Py_ssize_t around   # bytes of ``pieces`` around the parameters
     cdef readonly bint extended       # comes by PostgreSQL's extended protocol
     cdef bint multi_row               # its rows may be merged, as far as its text tells
+    cdef readonly tuple table         # schema and name of what it writes to, None without a verdict
     cdef uint64_t number              # in the order in which shapes were first seen
 
     def __init__(self, int form, bytes prefix, bytes skeleton, bytes suffix, verdict, bint extended):
@@ -38,6 +39,7 @@ cdef class Shape:
         self.verdict = verdict
         self.extended = extended
         self.multi_row = verdict is not None and verdict.multi_row
+        self.table = (verdict.schema, verdict.table) if verdict is not None else None
 
     cdef inline bint is_cut(self, const char* sql, Scan* s) noexcept:
         """Whether a scanned INSERT is one of these."""
