@@ -1,8 +1,9 @@
-"""Batches of several shapes that fail: parted by statement first, then by write or halves; nothing is lost or told twice.
+"""Batches of several shapes that fail: parted by statement first, then by write or halves; nothing is told twice.
 
 On the test's clock, before model servers; without kills the oracle is the same bytes said to a model server directly.
 """
 
+import re
 from collections import Counter
 
 import pytest
@@ -71,7 +72,7 @@ def test_whoever_is_bad(form, bad, size):
         moment = Moment(protocol, ways, size=size)
         moment.write_all(values)
         moment.scene.wire.finish()
-        assert len({*moment.transactions()[0]}) > 1
+        assert any(len({*said}) > 1 for said in moment.transactions())
         moment.finish()
 
 
@@ -79,6 +80,8 @@ def test_two_that_write_the_same_key():
     """The first of each pair is kept, the second told of a duplicate: one way or the other, and nobody else's fails."""
     moment = Moment("postgres", "t t! p p p! t")
     key = moment.scene.key()
+    for link in moment.links:
+        link.answers.clear()
     for link, way in zip(moment.links[:2], moment.ways, strict=False):
         moment.scene.say(link, talk.query(f"{HINT}INSERT INTO t (k, a) VALUES ({key}, 1)"
                                           + " RETURNING k, a" * ("!" in way)))
@@ -86,12 +89,13 @@ def test_two_that_write_the_same_key():
         moment.write(link, way)
     moment.scene.wire.finish()
     assert Counter(codes(moment)) == {"": 5, "23505": 1} and "23505" in codes(moment)[:2]
-    assert len(moment.transactions()[0]) == 6 or len({*moment.transactions()[0]}) > 1
+    assert any(len({*said}) > 1 for said in moment.transactions())
 
 
 # --- nobody knows which -----------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("protocol, code, cause", [("postgres", "40001", "serialization"), ("mariadb", 1213, "deadlock")])
+@pytest.mark.parametrize("protocol, code, cause", [
+    ("postgres", "40001", "serialization"), ("mariadb", 1213, "deadlock")])
 def test_an_error_at_commit(protocol, code, cause):
     """All statements were good, and the transaction was not: they are tried one by one, each in its own."""
     ways = FOUR if protocol == "postgres" else "t t t t t! t!"
@@ -100,7 +104,7 @@ def test_an_error_at_commit(protocol, code, cause):
     moment.write_all()
     moment.run()
     units = [["t 4"], ["t! 2"], ["p 1", "p 1", "p 1"]][:len({*ways.split()})]
-    assert moment.transactions()[0] == sum(units, [])
+    assert moment.transactions()[0] == [said for unit in units for said in unit]
     assert sorted(moment.transactions()[1:]) == sorted(units) and not moment.alone()
     assert moment.news()[f"retry {cause}"] == 1
     moment.finish()
@@ -237,16 +241,31 @@ def test_notices_of_statements_are_their_owners():
 
 
 def test_three_surprises_pause_their_group_only():
-    """What surprises again and again goes alone for a while; the groups that were in its batches do not."""
-    moment = Moment("postgres", "t t t t t t t t p p p")
-    for _ in range(2):
-        answered_with(moment, lambda data: data.replace(b"INSERT 0 8", b"INSERT 0 7"))
-        answered_with(moment, lambda data: data.replace(b"INSERT 0 8", b"INSERT 0 7"))
-        # a batch that is kept in between starts the count anew: the halves were
+    """What surprises again and again goes alone for a while; groups that were in its batches go on together."""
+    moment = Moment("postgres", "t t t t t t t t t! t! p p p")
+    moment.write_all()
+    for _ in range(10):
+        for link in moment.links:
+            link.held_down = True
+        moment.run()
+        for link in moment.links:
+            link.down[:] = re.sub(rb"INSERT 0 [48]", b"INSERT 0 3", bytes(link.down))
+            link.held_down = False
+            while link.deliver_down(1 << 30):
+                pass
+    moment.run()
+    assert moment.news()["retry mismatch"] == 3
+    moment.again()
+    moment.write_all()
+    moment.scene.wire.finish()
+    assert moment.transactions() == [["t! 2", "p 1", "p 1", "p 1"]] and moment.alone() == ["t 1"] * 8
+    moment.scene.wire.tick(61_000)
+    moment.write_all()
+    moment.scene.wire.finish()
     moment.again()
     moment.write_all()
     moment.run()
-    assert moment.transactions() == [["t 8", "p 1", "p 1", "p 1"]]
+    assert moment.transactions() == [["t 8", "t! 2", "p 1", "p 1", "p 1"]]
     moment.finish()
 
 
@@ -317,10 +336,14 @@ def test_after_every_step(form, event, bad):
                 move(moment.scene.wire)
             link = moment.links[victim]
             mariadb = moment.scene.protocol == "mariadb"
-            unclear = event.startswith("server") and leads(link) and b"COMMIT" in link.sent
+            handed = leads(link) and b"COMMIT" in link.sent
+            blind = mariadb and bad and len(link.server.out) > 0
             EVENTS[event](link)
             heard = len(moment.heard)
             moment.scene.wire.finish()
+            # a lone merged INSERT of MariaDB's, tried again, goes in one send with its BEGIN, which may have failed
+            blind = blind or (mariadb and b"BEGIN" in link.sent)
+            unclear = event.startswith("server") and (handed or blind)
             for number, (way, key) in enumerate(zip(moment.ways, keys, strict=True)):
                 kind, code = outcome(moment.scene.protocol, bytes(moment.links[number].answers))
                 what = f"step {at}, client {victim} gone, {number}: {kind} {code}"
@@ -328,8 +351,7 @@ def test_after_every_step(form, event, bad):
                 assert kind != ACK or is_there(moment, way, key), what
                 assert kind != REFUSED or not is_there(moment, way, key), what
                 if number != victim and not unclear:
-                    # MariaDB: what opens the transaction lies ready or is under way, see ``K_UNKNOWN``
-                    assert kind == (REFUSED if refused else ACK) or (mariadb and kind == UNKNOWN and leads(link)), what
+                    assert kind == (REFUSED if refused else ACK), what
                 if number != victim and kind == UNKNOWN:
                     assert moment.links[number].ended, what
                     assert not any(f"({key}, " in text for _, text in moment.heard[heard:]), what
@@ -340,7 +362,7 @@ def test_after_every_step(form, event, bad):
 
 @pytest.mark.parametrize("form", VANISHING)
 def test_lost_before_commit_was_handed_over(form):
-    """All units are tried again at once, together, with another leader; the old one's client has lost its connection."""
+    """All units are tried again at once, together, with another leader; the old one's client has lost its own."""
     moment, keys = begin(form, False)
     moment.scene.wire.tick(6)
     moment.scene.wire.run(until=lambda: any("t! 2" in said for said in moment.transactions()))
