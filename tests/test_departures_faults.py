@@ -153,6 +153,24 @@ def test_failures_do_not_go_round(form):
     moment.finish()
 
 
+def test_a_slow_failure_parts_the_one_that_failed():
+    """A statement that waits for a lock before it fails has kept the others: it leaves by itself for a while."""
+    moment = Moment("postgres", FOUR)
+    moment.write_all({6: -1})
+    for link in moment.links:
+        link.held_down = True
+    moment.run()
+    moment.scene.wire.tick(101)
+    for link in moment.links:
+        link.held_down = False
+    moment.run()
+    moment.again()
+    moment.write_all()
+    moment.run()
+    assert sorted(moment.transactions()) == [["p 1", "p 1", "p 1"], ["t 4", "t! 2"]]
+    moment.finish()
+
+
 # --- tables that are not what they were -------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("code", ["42P01", "42703"])
