@@ -58,6 +58,11 @@ class ProxyUnderTest(Proxy):
         """Writes that went in batches."""
         return self.stats()["batched_writes_total"]
 
+    def mixed(self) -> int:
+        """Units of batches, each of a shape of its own, that left with another unit."""
+        stats = self.stats()
+        return sum(stats["methods"].values()) - stats["batches_total"]
+
     def counted(self, reason: str) -> float:
         """Writes that went alone for ``reason``."""
         return self.metric("tqdbproxy_individual_writes_total", reason=reason)

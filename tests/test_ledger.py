@@ -26,4 +26,4 @@ def test_every_write_is_accounted_for(protocol):
     with Play(protocol, seed, writes=5000) as play:
         tally = play.rounds(ROUNDS, print)
     assert tally.wrong == 0, tally
-    assert tally.acknowledged and tally.unknown and tally.refused and tally.batched
+    assert tally.acknowledged and tally.unknown and tally.refused and tally.batched and tally.mixed

@@ -43,6 +43,7 @@ class Tally:
     never_sent: int = 0         # rows that nobody wrote
     odd_answers: int = 0
     batched: int = 0            # as the proxies that lived to the end of their round tell
+    mixed: int = 0              # … statements that left with one of another shape
 
     def add(self, other: "Tally") -> None:
         for f in fields(self):

@@ -14,6 +14,9 @@ from tests.wire import my, my_query, my_split, pg, pg_bind, pg_parse, pg_query, 
 
 HINT = "/* max_wait_ms:3 file:ledger.py line:1 */ "
 ONE_IN = 150            # so many writes break the table's constraint: one in this many
+# Statements that write the same: in one moment some leave in one batch, merged each, and some as they are (SELECT).
+SHAPES = ("INSERT INTO {table} (k, v) VALUES ({k}, {v})", "INSERT INTO {table} (v, k) VALUES ({v}, {k})",
+          "INSERT INTO {table} (k, v) VALUES ({k}, {v} + 0)", "INSERT INTO {table} (k, v) SELECT {k}, {v}")
 AHEAD = 20              # writes in one send, at most
 SILENCE = 60            # seconds without an answer: it will not come
 LOGIN_ERRORS = (OSError, psycopg.Error, pymysql.Error)
@@ -80,6 +83,12 @@ class Client(threading.Thread):
         finally:
             self.book.unknown += [k for _, unit in left for k in unit]
 
+    def sql(self, shape: int, k, v) -> str:
+        return HINT + SHAPES[shape].format(table=self.table, k=k, v=v)
+
+    def shape(self) -> int:
+        return self.rng.randrange(len(SHAPES))
+
     def receive(self) -> None:
         data = self.sock.recv(65536)
         if not data:
@@ -112,17 +121,15 @@ class PgClient(Client):
         rows = self.rows(1 if self.rng.random() < 0.4 else self.rng.randrange(2, AHEAD + 1))
         return form(rows)
 
-    def sql(self, k, v) -> str:
-        return f"{HINT}INSERT INTO {self.table} (k, v) VALUES ({k}, {v})"
-
     def text(self, rows) -> list[Unit]:
-        return [(pg_query(self.sql(k, v)), [k]) for k, v in rows]
+        shape = self.shape()
+        return [(pg_query(self.sql(shape, k, v)), [k]) for k, v in rows]
 
     def bound(self, name: bytes, rows) -> list[bytes]:
         return [pg_bind(b"", name, b"%d" % k, b"%d" % v) + pg(b"E", b"\0" * 5) for k, v in rows]
 
     def extended(self, rows) -> list[Unit]:
-        parse = pg_parse(b"", self.sql("$1", "$2").encode())
+        parse = pg_parse(b"", self.sql(self.shape(), "$1", "$2").encode())
         return [(parse + data + pg(b"S"), [k]) for (k, _), data in zip(rows, self.bound(b"", rows), strict=True)]
 
     def named_statement(self, rows) -> list[Unit]:
@@ -130,12 +137,12 @@ class PgClient(Client):
         if not self.named:
             # nothing is written by it, and it is a unit of its own: a refused row does not take it back
             self.named = True
-            units.insert(0, (pg_parse(b"w", self.sql("$1", "$2").encode()) + pg(b"S"), []))
+            units.insert(0, (pg_parse(b"w", self.sql(self.shape(), "$1", "$2").encode()) + pg(b"S"), []))
         return units
 
     def segment(self, rows) -> list[Unit]:
         """Many executions behind one Sync: one transaction."""
-        parse = pg_parse(b"", self.sql("$1", "$2").encode())
+        parse = pg_parse(b"", self.sql(self.shape(), "$1", "$2").encode())
         return [(parse + b"".join(self.bound(b"", rows)) + pg(b"S"), [k for k, _ in rows])]
 
     def outcomes(self, units: list[Unit]) -> Iterator[tuple[str, int]]:
@@ -177,21 +184,19 @@ class MyClient(Client):
     def close(self) -> None:
         self.connection._force_close()      # it has the socket twice
 
-    def sql(self, k, v) -> str:
-        return f"{HINT}INSERT INTO {self.table} (k, v) VALUES ({k}, {v})"
-
     def units(self) -> list[Unit]:
         prepared = self.rng.random() < 0.5
         if prepared and self.statement is None:
             self.prepare()
         rows = self.rows(1 if self.rng.random() < 0.4 else self.rng.randrange(2, AHEAD + 1))
         if not prepared:
-            return [(my_query(self.sql(k, v)), [k]) for k, v in rows]
+            shape = self.shape()
+            return [(my_query(self.sql(shape, k, v)), [k]) for k, v in rows]
         head = b"\x17" + self.statement + b"\0\1\0\0\0" + b"\0" + b"\1\x08\0\x08\0"
         return [(my(0, head + struct.pack("<qq", k, v)), [k]) for k, v in rows]
 
     def prepare(self) -> None:
-        self.sock.sendall(my(0, b"\x16" + self.sql("?", "?").encode()))
+        self.sock.sendall(my(0, b"\x16" + self.sql(0, "?", "?").encode()))
         self.buffer, packets = b"", []
         while len(packets) < 4:         # OK, two parameters, EOF
             self.receive()

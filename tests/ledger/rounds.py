@@ -75,7 +75,7 @@ class Play:
         number = next(self.numbers)
         table = f"{'d.' if self.protocol == 'mariadb' else ''}ledger{number}"
         self.database.make(table)
-        proxy, before = self.proxy, self.proxy.batched()
+        proxy, before, mixed = self.proxy, self.proxy.batched(), self.proxy.mixed()
         events = [lambda leader=i % 2 == 0: self.database.end_connection(leader) for i in range(EVENTS - 1)]
         events.insert(self.rng.randrange(EVENTS), self.great(number))
         clients = self.clients(table)
@@ -92,13 +92,14 @@ class Play:
             for client in clients:
                 client.stopped.set()
         batched = self.proxy.batched() - (before if self.proxy is proxy else 0)
+        mixed = self.proxy.mixed() - (mixed if self.proxy is proxy else 0)
         assert "Traceback" not in self.proxy.log(), self.proxy.log()
         book = Book()
         for client in clients:
             book.add(client.book)
             assert not client.stuck, f"round {number}: a client waited for an answer for ever"
         tally = account(book, self.database.stored(table))
-        tally.batched = batched
+        tally.batched, tally.mixed = batched, mixed
         self.database.ask(f"DROP TABLE {table}")
         self.words.words.update(book.words)
         self.words.odd += book.odd
