@@ -235,7 +235,7 @@ cdef class Engine(Departing):
             unit = <Unit>one
             if unit.failed or len(batch.units) == 1:
                 self.note_failure(unit, batch)
-            if unit.failed and len(batch.units) > 1 and (slow or batch.cause == RC_LOCK):
+            if unit.failed and len(batch.units) > 1 and (slow or batch.cause == RC_TIMEOUT):
                 self.keep_apart(unit.group, FACTS_SECONDS)
             usable = []
             for item in unit.members:
