@@ -9,7 +9,7 @@ from tests.test_sans_io import logged_in
 from tests.wire import COLUMNS, PG_FACTS, READY, pg, pg_alike, pg_query
 
 DONE = pg(b"C", b"INSERT 0 1\0") + READY
-OPENED = pg(b"C", b"BEGIN\0") + pg(b"C", b"SET\0")
+SET = pg(b"C", b"SET\0")
 WAIT = 0.010
 
 
@@ -25,7 +25,7 @@ class Crowd:
         self.engine = self.hooks.engine
         self.now = 1000.0
         self.engine.tick(self.now)
-        self.members = [logged_in(self.hooks) for _ in range(count)]
+        self.members = [logged_in(self.hooks, version=b"15.4") for _ in range(count)]
         self.unanswered = [b""] * count
 
     def later(self, seconds: float) -> None:
@@ -74,7 +74,9 @@ class Crowd:
                 data, self.unanswered[i] = self.unanswered[i], b""
                 if b"BEGIN" in data:
                     done = [pg(b"C", b"INSERT 0 %d\0" % rows.count(b"(1)")) for rows in data.split(b"INSERT")[1:]]
-                    server.receive(OPENED + b"".join(done) + pg(b"Z", b"T"))
+                    mixed = b"statement_timeout=0" in data
+                    sets = data.count(b"SET LOCAL ") - mixed
+                    server.receive(pg(b"C", b"BEGIN\0") + SET * sets + b"".join(done) + SET * mixed + pg(b"Z", b"T"))
                 elif b"COMMIT" in data:
                     server.receive(pg(b"C", b"COMMIT\0") + READY)
                 elif data:

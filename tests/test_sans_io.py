@@ -92,12 +92,14 @@ def test_pieces_of_any_size(make, talk, size):
         assert to_server == (relayed[1] if server is None else server)
 
 
-def logged_in(hooks, address=""):
+def logged_in(hooks, address="", version=b""):
+    """A session with its server, which says its ``version`` if there is one."""
     session = PgSession(hooks.engine)
     session.address = address
     session.receive(STARTUP)
     server = hooks.server
-    server.receive(PG_LOGIN)
+    told = pg(b"S", b"server_version\0" + version + b"\0") if version else b""
+    server.receive(PG_LOGIN.removesuffix(READY) + told + READY)
     session.take_out(), server.take_out()
     return session, server
 

@@ -12,11 +12,12 @@ ERRORS = {"unique": (1062, "23000", "Duplicate entry '{}' for key 'PRIMARY'"),
           "division": (1365, "22012", "Division by 0")}
 KNOWN = {"autocommit": 1, "innodb_lock_wait_timeout": 50, "time_zone": "SYSTEM", "sql_mode": "STRICT_TRANS_TABLES",
          "names": "utf8mb4", "auto_increment_increment": 1, "last_insert_id": 0, "wait_timeout": 28800,
-         "lc_time_names": "en_US"}
-NOT_IN_STAMP = ("autocommit", "innodb_lock_wait_timeout", "wait_timeout", "last_insert_id")
+         "lc_time_names": "en_US", "lock_wait_timeout": 86400, "max_statement_time": 0}
+NOT_IN_STAMP = ("autocommit", "innodb_lock_wait_timeout", "lock_wait_timeout", "max_statement_time", "wait_timeout",
+                "last_insert_id")
 IN_TRANS, AUTOCOMMIT = 1, 2
 # what the proxy says in its own name
-ID_STEP = re.compile(r"(?<=innodb_lock_wait_timeout=1), auto_increment_increment=(\d+) \+ \d+ \* "
+ID_STEP = re.compile(r"(?<=\d), auto_increment_increment=(\d+) \+ \d+ \* "
                      r"\(@@auto_increment_increment <> \1\)(?= FOR )")
 PUT_RIGHT = re.compile(r"BEGIN NOT ATOMIC D.*END\Z|SELECT [^,]+ FROM \(SELECT 1\) AS t LIMIT 1\Z")
 

@@ -15,7 +15,8 @@ TEXTS = {"unique": 'duplicate key value violates unique constraint "{}"',
 TAGS = {"insert": "INSERT 0 {}", "update": "UPDATE {}", "delete": "DELETE {}"}
 ENDS_A_BLOCK = ("commit", "rollback")
 # settings that the proxy changes for itself, or that say nothing about rows
-NOT_IN_STAMP = ("lock_timeout", "application_name", "tqdb.max_wait_ms")
+NOT_IN_STAMP = ("lock_timeout", "idle_in_transaction_session_timeout", "statement_timeout", "application_name",
+                "tqdb.max_wait_ms")
 # a name that the catalogue is asked about: its number, its schema or nothing, itself
 _ASKED = re.compile(r"\((-?\d+),\d,(?:NULL|ARRAY\[(?:'(\w+)')?\])::pg_catalog\.name\[\],'(\w*)'")
 

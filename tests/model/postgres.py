@@ -8,7 +8,8 @@ from tests.model.sql import Statement, Unreadable, parse
 from tests.model.store import MESSAGE, Store, Transaction
 
 OIDS = {"int": 23, "text": 25}
-REPORTED = {"client_encoding": "UTF8", "standard_conforming_strings": "on", "application_name": "", "timezone": "UTC"}
+REPORTED = {"client_encoding": "UTF8", "standard_conforming_strings": "on", "application_name": "", "timezone": "UTC",
+            "server_version": "15.4"}
 
 
 def message(kind: bytes, body: bytes = b"") -> bytes:

@@ -31,13 +31,13 @@ cdef enum Known:
     # of a batch whose connection is lost in a phase
     K_NOTHING = 0       # nothing of it is kept
     K_UNKNOWN           # all or nothing of it, nobody can tell
-    K_HANDED            # unknown once COMMIT has been handed over, nothing before
+    K_HANDED            # unknown once what may keep it, COMMIT most often, has been handed over, nothing before
 
 # (next phase after EV_GOOD, EV_BAD, EV_OUT; what is known when the connection is lost)
 _BATCH_TABLE = {
     B_WAITING: (B_WAITING, B_OVER, B_OVER, K_NOTHING),
     B_OPENING: (B_WORK, B_OVER, B_OVER, K_NOTHING),
-    B_BLIND: (B_WORK, B_BARE, B_BARE, K_UNKNOWN),
+    B_BLIND: (B_WORK, B_BARE, B_BARE, K_HANDED),
     B_BARE: (B_OVER, B_SEVER, B_OVER, K_UNKNOWN),
     B_WORK: (B_COMMIT, B_ROLLBACK, B_OVER, K_NOTHING),
     B_IDS: (B_COMMIT, B_ROLLBACK, B_ROLLBACK, K_NOTHING),
@@ -181,7 +181,7 @@ cdef class Batch:
     cdef double sent
     cdef double worked              # when all was answered but COMMIT, 0: it was not
     cdef int phase                  # Phase
-    cdef uint64_t commit_at         # position of the server's ``out`` behind COMMIT
+    cdef uint64_t commit_at         # position of the server's ``out`` behind what may keep it
     cdef int cause                  # RetryCause of a failure
     cdef bint failed                # nothing of it is to be kept
     cdef bint lost                  # its connection has ended …

@@ -42,7 +42,9 @@ cdef class MyBatchServer(MySplitServer):
         if not self.my.insert_id_known:
             self.send_ignored(MY_KEEP_ID)
         self.send(MY_BEGIN, 2)
-        return self.put_insert(unit, MY_LOCK_WAIT)
+        self.put_insert(unit, MY_LOCK_WAIT)
+        batch.commit_at = self.out.position()       # should BEGIN be refused, the INSERT commits by itself
+        return 0
 
     cdef int put_insert(self, Unit unit, bytes settings) except -1:
         """One INSERT of the unit's rows, on MariaDB with settings for it alone."""

@@ -299,8 +299,8 @@ cdef class PgBatchServer(SessionServer):
                     batch.fail(RC_WARNING)
             elif kind == BE_PARSE_COMPLETE:
                 pass
-            elif unit is None and self.ending and kind == BE_COMMAND_COMPLETE:
-                self.ending -= 1
+            elif unit is None and self.ending and kind != BE_NOTICE:
+                self.ending -= kind == BE_COMMAND_COMPLETE
             elif unit is None:
                 batch.fail(RC_WARNING if kind == BE_NOTICE else RC_MISMATCH)
             elif unit.method == M_PIPELINE:

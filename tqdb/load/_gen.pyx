@@ -112,8 +112,8 @@ cdef class Generator:
     next statement go. Else an open loop of so many statements a second over all connections: latencies count
     from the moment a statement was due, whether a connection had room for it then or not.
 
-    ``think``: seconds between an answer and the connection's next statement, in a closed loop of depth 1; connections begin
-    at times spread over as long.
+    ``think``: seconds between an answer and the connection's next statement, in a closed loop of depth 1; connections
+    begin at times spread over as long.
 
     ``statement_ids``: the messages are COM_STMT_EXECUTE packets, and this is each connection's statement.
 
