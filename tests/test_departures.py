@@ -27,7 +27,7 @@ def test_one_message():
     [leader] = moment.sent()
     assert bytes(leader.sent) == talk.query(
         "BEGIN;SET LOCAL lock_timeout=100;SET LOCAL idle_in_transaction_session_timeout=0;"
-        "SET LOCAL statement_timeout=200;"
+        "SET LOCAL statement_timeout=50;"
         f"{HINT}INSERT INTO t (k, a) VALUES ({first}, 1),({second}, 1)\n;"
         f"{HINT}INSERT INTO t (k, a) VALUES ({one}, 1),({other}, 1) RETURNING k, a\n;"
         f"{HINT}INSERT INTO p (k, a) VALUES ({p}, 1)\n;{HINT}UPDATE t SET a = 1 WHERE k = {own}\n;"

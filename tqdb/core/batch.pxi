@@ -5,7 +5,7 @@ cdef enum:
     MAX_PARAMETERS = 65535          # of one statement, on both protocols
     MAX_ANSWER_BYTES = 8388608      # of a batch: past that it is taken back and its members go alone
     BATCH_TEXT = 512                # bytes of a batch's statements that are nobody's: BEGIN, time-outs, separators
-    MIXED_MS = 200                  # that a statement may take in a batch of several groups'
+    MIXED_MS = 50                   # that a statement may take in a batch of several groups'
 
 cdef double NEVER = 1e300
 

@@ -181,10 +181,7 @@ cdef class Departing(Asking):
         for item in batch.units:
             unit = <Unit>item
             unit.group.last_leader = leader
-            unit.method = M_PIPELINE
-            if unit.group.merges() and (
-                    unit.nwrites > 1 or len(batch.units) == 1 or unit.group.shape.form == FORM_BOUND):
-                unit.method = M_MULTI_ROW       # an execution as it came would be of its owner's own statement
+            unit.method = M_MULTI_ROW if unit.group.merges() else M_PIPELINE
         server.batch = batch
         try:
             server.begin_batch(batch)

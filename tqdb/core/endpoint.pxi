@@ -311,6 +311,7 @@ cdef class Stream:
 
     cdef int read(self) except -1:
         cdef ssize_t n = c_recv(self.fd, SCRATCH, SCRATCH_BYTES, 0)
+        self.read_at_least(1)
         if n > 0:
             return self.endpoint.feed(SCRATCH, n)
         if n == 0 or (errno != EAGAIN and errno != EINTR):
@@ -318,7 +319,7 @@ cdef class Stream:
         return 0
 
     cdef int read_at_least(self, int n) noexcept:
-        """It is read once ``n`` bytes are there, or it ends: for answers of which no part is of use (socket(7))."""
+        """It is read next when ``n`` bytes are there, or it ends: for answers whose parts are of no use (socket(7))."""
         if n != self.least and self.fd >= 0:
             self.least = n
             c_setsockopt(self.fd, SOL_SOCKET, SO_RCVLOWAT, &n, sizeof(n))

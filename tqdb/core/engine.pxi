@@ -6,7 +6,7 @@ cdef enum:
     MAX_LOSSES = 1                  # connections lost under writes after which they go alone
 
 cdef double SLOW_BATCH_SECONDS = 1.0     # a batch that takes longer is worth a line in the log
-cdef double MIXED_SECONDS = 0.05         # one of several groups' is slow that works longer
+cdef double MIXED_SECONDS = 0.2          # one of several groups' is slow that works longer
 cdef double SUM_SECONDS = 1.0            # … for so long they are apart if it is the sum that took so long
 
 
@@ -229,13 +229,15 @@ cdef class Engine(Departing):
         cdef list rest = []                 # units that may go together again
         cdef list failed = self.failed_units(batch)
         cdef bint slow = self.now - batch.sent > MIXED_SECONDS
+        cdef bint stalls
         self.stats.retries[batch.cause] += 1
         (<ServerConn>batch.server).rolled_back(batch)
         for one in batch.units:
             unit = <Unit>one
             if unit.failed or len(batch.units) == 1:
                 self.note_failure(unit, batch)
-            if unit.failed and len(batch.units) > 1 and (slow or batch.cause == RC_TIMEOUT):
+            stalls = unit.failed and len(batch.units) > 1 and (slow or batch.cause == RC_TIMEOUT)
+            if stalls:
                 self.keep_apart(unit.group, FACTS_SECONDS)
             usable = []
             for item in unit.members:
@@ -249,7 +251,9 @@ cdef class Engine(Departing):
                     usable.append(held)
             if not usable:
                 continue
-            if unit not in failed or len(usable) < len(unit.members) and batch.attempt < MAX_TOGETHER:
+            if stalls:
+                self.part([unit.of(usable)], batch)     # the others wait for it no more
+            elif unit not in failed or len(usable) < len(unit.members) and batch.attempt < MAX_TOGETHER:
                 rest.append(unit.of(usable))
             elif len(failed) > 1 and len(failed) == len(batch.units):
                 self.part([unit.of(usable)], batch)

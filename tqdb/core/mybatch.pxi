@@ -245,8 +245,6 @@ cdef class MyBatchServer(MySplitServer):
 
     cdef int advance(self, Batch batch, int event) except -1:
         cdef bint opened = batch.phase != B_OPENING
-        if self.stream is not None:
-            self.stream.read_at_least(1)
         SessionServer.advance(self, batch, event)
         return self.put_back(batch) if opened else 0
 
