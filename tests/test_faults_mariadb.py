@@ -315,6 +315,15 @@ def batched(first: int = 10, capabilities: int = 0, status: int = 3, tail: bytes
     return [leader, *[client for client in found if client is not leader]]
 
 
+def test_what_puts_a_session_right_is_killed():
+    """A KILL QUERY may meet the command in front of the client's own, which would then see what another session did."""
+    for client in batched():
+        sent = client.sends(my_query("SELECT LAST_INSERT_ID()"))
+        assert sent.index(b"LAST_INSERT_ID(1") < sent.index(b"SELECT LAST_INSERT_ID()")
+        killed = my_error(1317, b"Query execution was interrupted")
+        assert client.gets(killed) == killed and client.session.closing
+
+
 @pytest.mark.parametrize("flags", [0x80, 0xC0, 0])
 def test_executions_behind_a_bulk_one(flags):
     """A bulk execution tells types of its own: an execution behind it that tells none is not put behind another's

@@ -6,6 +6,9 @@ cdef enum:
     MOST_AT_ONCE = 16384            # … but for what a socket's buffer is sure to hold
 
 
+cdef object _MIXING = re.compile(rb"(?:5\.5\.5-)?1(?:0\.(?:[3-9]|\d\d)|[1-9])\D").match
+
+
 cdef class MyBatchServer(MySplitServer):
     """A server connection as far as it leads batches."""
     cdef bint continued             # the next packet goes on with the one just read
@@ -17,8 +20,11 @@ cdef class MyBatchServer(MySplitServer):
     # --- what is sent -----------------------------------------------------------------------------------
 
     cdef bint mixes(self, Group group) except -1:
-        """Where rows merge a batch saves the server's work; statements one by one gain little by company."""
-        return self.my.mariadb and group.merges()
+        """Where rows merge a batch saves the server's work; statements one by one gain little by company.
+
+        Since MariaDB 10.3 a lock need not be waited for.
+        """
+        return self.my.mariadb and group.merges() and _MIXING(self.my.version) is not None
 
     cdef int begin_batch(self, Batch batch) except -1:
         """What opens the transaction, with a lone merged INSERT in one send; COMMIT follows once the answer is right.
