@@ -75,13 +75,28 @@ cdef class Departing(Asking):
             into.units += batch.units
             into.rows += batch.rows
             into.size += batch.size
-        for item in result:
-            into = <Batch>item
-            if len(into.units) > 1 and not into.attempt:
-                into.units.sort(key=unit_order)
-                into.count()
-                for held in into.members:
-                    (<Held>held).where = into
+        return self.worth_it(result)
+
+    cdef list worth_it(self, list batches):
+        """Batches as they are sent: of several groups where that gains anything."""
+        cdef list result = []
+        cdef Batch batch
+        cdef Unit unit
+        for item in batches:
+            batch = <Batch>item
+            if len(batch.units) == 1 or batch.attempt or batch.losses:
+                result.append(batch)
+                continue
+            unit = <Unit>batch.units[0]
+            batch.units.sort(key=unit_order)
+            batch.count()
+            parts = [batch]
+            if not (<Member>(<Held>unit.members[0]).owner).server.gains(batch.nwrites, len(batch.units)):
+                parts = [Batch([one]) for one in batch.units]
+            for part in parts:
+                for held in (<Batch>part).members:
+                    (<Held>held).where = part
+            result += parts
         return result
 
     cdef int depart(self, Batch batch) except -1:

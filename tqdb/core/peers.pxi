@@ -26,6 +26,10 @@ cdef class ServerConn(Endpoint):
         """Whether batches on it may hold the group's writes beside those of other groups."""
         return False
 
+    cdef bint gains(self, int nwrites, int units) noexcept:
+        """Whether so many writes of so many groups are sooner done in one batch than each group's by themselves."""
+        return True
+
     cdef int ask(self, bytes sql) except -1:
         """Asks a question of the proxy's; its rows go to the member's ``told``."""
         return 0
