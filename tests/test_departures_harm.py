@@ -15,7 +15,7 @@ INNOCENTS = 8
 STEPS = 20
 LONG = "x" * 70             # longer than a name may be: the parser says so in a NOTICE
 
-# What a ninth client does meanwhile, four times. A NOTICE of the parser comes before any statement is run, and an
+# What a ninth client does in the beginning, four times. A NOTICE of the parser comes before any statement is run, and an
 # answer too long to be kept is nobody's in particular until it is looked at.
 HARM = {
     "nothing": "SELECT 1", "notice": f"{HINT}UPDATE {{t}}big SET s = 'y' WHERE id = 2 RETURNING id AS {LONG}",
@@ -50,15 +50,15 @@ def test_others_go_on_sharing_batches(postgres, start_proxy, table, harm):
             if i < INNOCENTS:
                 assert b"INSERT 0 1" in client.query(f"{HINT}INSERT INTO {table}{i} VALUES ({j}, 1)")
             else:
-                client.query(HARM[harm if j % 5 == 4 else "nothing"].format(t=table))
+                client.query(HARM[harm if 0 < j < 5 else "nothing"].format(t=table))
         client.close()
 
     together(INNOCENTS + 1, work)
     with psycopg.connect(postgres.dsn(), autocommit=True) as admin:
         assert all(admin.execute(f"SELECT count(*) FROM {table}{i}").fetchone() == (STEPS,) for i in range(INNOCENTS))
     batched = proxy.metric("tqdbproxy_batched_writes_total", query_type="insert", file="", line="")
-    # what met the harm itself, and the first that asked for facts, went alone
-    assert batched >= INNOCENTS * (STEPS - 8)
+    # what met the harm itself, and the first that asked for facts, went alone; hardly more did
+    assert batched >= INNOCENTS * STEPS // 2
 
 
 @pytest.mark.parametrize("named", [False, True])
