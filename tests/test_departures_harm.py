@@ -15,8 +15,8 @@ INNOCENTS = 8
 STEPS = 20
 LONG = "x" * 70             # longer than a name may be: the parser says so in a NOTICE
 
-# What a ninth client does in the beginning, four times. A NOTICE of the parser comes before any statement is run, and an
-# answer too long to be kept is nobody's in particular until it is looked at.
+# What a ninth client does in the beginning, four times. A NOTICE of the parser comes before any statement is run, and
+# an answer too long to be kept is nobody's in particular until it is looked at.
 HARM = {
     "nothing": "SELECT 1", "notice": f"{HINT}UPDATE {{t}}big SET s = 'y' WHERE id = 2 RETURNING id AS {LONG}",
     "large": f"{HINT}UPDATE {{t}}big SET s = s WHERE id = 1 RETURNING s",
