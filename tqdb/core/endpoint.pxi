@@ -7,9 +7,6 @@ cdef extern from "<sys/socket.h>":
     ssize_t c_send "send"(int fd, const void* buf, size_t n, int flags) nogil
     int MSG_NOSIGNAL
     int MSG_PEEK
-    int SOL_SOCKET
-    int SO_RCVLOWAT
-    int c_setsockopt "setsockopt"(int fd, int level, int name, const void* value, unsigned int n) nogil
 cdef extern from "<time.h>":
     cdef struct timespec:
         long tv_sec
@@ -273,7 +270,6 @@ cdef class Stream:
     cdef object sock
     cdef object poller
     cdef int interest
-    cdef int least                  # bytes that have to be there before it is read
 
     def __init__(self, sock, Endpoint endpoint, poller):
         self.sock = sock
@@ -282,7 +278,6 @@ cdef class Stream:
         self.poller = poller
         endpoint.stream = self
         self.interest = IO_READ
-        self.least = 1
         poller.set_interest(self, IO_READ, True)
         endpoint.mark()
 
@@ -311,18 +306,10 @@ cdef class Stream:
 
     cdef int read(self) except -1:
         cdef ssize_t n = c_recv(self.fd, SCRATCH, SCRATCH_BYTES, 0)
-        self.read_at_least(1)
         if n > 0:
             return self.endpoint.feed(SCRATCH, n)
         if n == 0 or (errno != EAGAIN and errno != EINTR):
             return self.endpoint.disconnect(C_PEER_GONE)
-        return 0
-
-    cdef int read_at_least(self, int n) noexcept:
-        """It is read next when ``n`` bytes are there, or it ends: for answers whose parts are of no use (socket(7))."""
-        if n != self.least and self.fd >= 0:
-            self.least = n
-            c_setsockopt(self.fd, SOL_SOCKET, SO_RCVLOWAT, &n, sizeof(n))
         return 0
 
     cdef int peek(self) except -1:

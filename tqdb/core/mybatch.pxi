@@ -1,11 +1,6 @@
 # MariaDB/MySQL: a batch on a server connection, what is sent, what is answered, and everybody's part of it.
 
 
-cdef enum:
-    LEAST_ANSWER = 11               # of an OK packet, in bytes: the server sends each by itself, and we wake up once
-    MOST_AT_ONCE = 16384            # … but for what a socket's buffer is sure to hold
-
-
 cdef object _MIXING = re.compile(rb"(?:5\.5\.5-)?1(?:0\.(?:[3-9]|\d\d)|[1-9])\D").match
 
 
@@ -161,8 +156,6 @@ cdef class MyBatchServer(MySplitServer):
                 self.out.append_bytes(self.question())
                 answers += 1
         self.queue.push(X_BATCH, COM_QUERY, 0, None, answers)
-        if self.stream is not None:
-            self.stream.read_at_least(min(answers * LEAST_ANSWER, MOST_AT_ONCE))
         return self.mark()
 
     cdef int put_pipeline(self, Unit unit) except -1:
