@@ -86,6 +86,16 @@ class Moment:
         """Everything moves, and no time passes."""
         self.scene.wire.run()
 
+    def run_late(self, milliseconds: int) -> None:
+        """As ``run``; servers answer so long after they were asked."""
+        for link in self.links:
+            link.held_down = True
+        self.run()
+        self.scene.wire.tick(milliseconds)
+        for link in self.links:
+            link.held_down = False
+        self.run()
+
     def sent(self) -> list[Link]:
         """Those whose server connections got anything since ``ready``."""
         return [link for link in self.links if link.sent]

@@ -28,7 +28,7 @@ MY_LIKE = [b"-1", b"0", b"28800", b"'STRICT_ALL_TABLES'", b"d", b"u@%", None]
 def test_postgres_does_not_say_that_a_session_is_like_others(name, value):
     key = name.encode() if name else None
     rows = [row for row in PG_LIKE if row[0] != key] + [[key, value]]
-    assert Questions().judge(0, rows, None) == UNLIKE
+    assert Questions().judge(0, rows, None)[0]
     assert not Questions().judge(0, PG_LIKE, None)[0]
 
 
@@ -49,7 +49,8 @@ def test_a_session_with_a_temporary_schema_is_asked_what_is_in_it():
     assert b"pg_my_temp_schema" in sql
     assert questions.judge(0, [[b"~alone", b"false"]], state) == questions.judge(0, PG_LIKE, None)
     for rows in (None, [], [[b"~alone", b"true"]], [[b"~alone", None]], [[b"~alone", b"false"]] * 2):
-        assert questions.judge(0, rows, state) == UNLIKE
+        # what statements are read by is the same: those prepared meanwhile hold when the objects have gone
+        assert questions.judge(0, rows, state) == (True, *questions.judge(0, PG_LIKE, None)[1:])
 
 
 @pytest.mark.parametrize("text, seconds", [
@@ -83,8 +84,16 @@ def test_mariadb_does_not_say_that_a_session_is_like_others(rows):
     questions = Questions()
     questions.variables[b"11.4"] = ("sql_mode",)
     sql, state = questions.first(1, (), b"11.4")
-    assert b"@@sql_mode" in sql and questions.judge(1, rows, state) == UNLIKE
-    assert b"11.4" not in questions.variables       # which variables there are is asked again
+    assert b"@@sql_mode" in sql and questions.judge(1, rows, state)[0]
+    # after an error, and not for a session's sake, which variables there are is asked again
+    assert (b"11.4" in questions.variables) == (rows is not None)
+
+
+def test_a_mariadb_session_that_is_like_no_other_is_read_by_the_same():
+    questions = Questions()
+    questions.variables[b"11.4"] = ("sql_mode",)
+    like, alone = (questions.judge(1, [[b"-1", value, *MY_LIKE[2:]]], b"11.4") for value in (b"0", b"1"))
+    assert not like[0] and alone == (True, *like[1:])
 
 
 def test_mariadb_is_asked_once_which_variables_a_version_has():

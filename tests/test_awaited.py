@@ -20,12 +20,12 @@ def insert(table: str = "t", wait_ms: int = 10) -> bytes:
 class Crowd:
     """Sessions of one class; servers answer at once whatever is not a write, and writes when ``serve`` is called."""
 
-    def __init__(self, count: int):
+    def __init__(self, count: int, version: bytes = b"15.4"):
         self.hooks = Hooks()
         self.engine = self.hooks.engine
         self.now = 1000.0
         self.engine.tick(self.now)
-        self.members = [logged_in(self.hooks, version=b"15.4") for _ in range(count)]
+        self.members = [logged_in(self.hooks, version=version) for _ in range(count)]
         self.unanswered = [b""] * count
 
     def later(self, seconds: float) -> None:
@@ -113,6 +113,18 @@ def test_other_shapes_are_waited_for_together():
     assert not crowd.under_way()
     crowd.write(3, table="u")
     assert crowd.under_way() == [4]
+    crowd.serve()
+    assert crowd.answered() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("version", [b"", b"12.22", b"9.6.24"])
+def test_shapes_leave_by_themselves_where_a_statement_cannot_be_limited(version):
+    """Before PostgreSQL 13 a limit of time counts for a whole message."""
+    crowd = Crowd(4, version)
+    crowd.warm()
+    crowd.write(0, 1)
+    crowd.write(2, 3, table="u")
+    assert crowd.under_way() == [2, 2]
     crowd.serve()
     assert crowd.answered() == [0, 1, 2, 3]
 

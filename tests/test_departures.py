@@ -288,13 +288,7 @@ def test_a_slow_batch_parts_its_groups():
         moment.write(link, way)
     for link in moment.links[6:]:
         moment.write(link, "t")
-    for link in moment.links:
-        link.held_down = True
-    moment.run()
-    moment.scene.wire.tick(201)
-    for link in moment.links:
-        link.held_down = False
-    moment.run()
+    moment.run_late(201)
     assert moment.transactions() == [["t 4", "t! 2", "p 1", "p 1"]]
     moment.again()
     moment.write_all()

@@ -12,7 +12,19 @@ from tests.model import talk
 from tests.model.mariadb import LAST_PREPARED, LONG, LONGLONG, MyError, MyModel
 from tests.model.scene import HINT, Scene, insert, readable, tables
 from tests.sansio import Hooks
-from tests.wire import GREETING, HANDSHAKE, MY_DEFINITION, MY_FACTS, my, my_alike, my_error, my_ok, my_query, my_result
+from tests.wire import (
+    GREETING,
+    HANDSHAKE,
+    MY_DEFINITION,
+    MY_FACTS,
+    MY_VERSION,
+    my,
+    my_alike,
+    my_error,
+    my_ok,
+    my_query,
+    my_result,
+)
 
 BARE = talk.packet(b"\x17" + struct.pack("<IBI", LAST_PREPARED, 0, 1))     # without parameters
 
@@ -241,11 +253,12 @@ OK = my_ok()
 
 
 class Client:
-    def __init__(self, hooks: Hooks, capabilities: int = 0):
+    def __init__(self, hooks: Hooks, capabilities: int = 0, version: bytes = MY_VERSION):
         self.session = MySession(hooks.engine)
         self.session.connect()
         self.server = hooks.server
-        self.server.receive(my(0, GREETING))
+        hooks.questions.variables[version] = ("sql_mode",)
+        self.server.receive(my(0, GREETING.replace(MY_VERSION, version)))
         head = struct.unpack_from("<I", HANDSHAKE)[0] | capabilities
         self.session.receive(my(1, struct.pack("<I", head) + HANDSHAKE[4:]))
         self.server.take_out()
@@ -313,6 +326,33 @@ def batched(first: int = 10, capabilities: int = 0, status: int = 3, tail: bytes
     hooks.engine.tick(1020.0)
     leader.hooks = hooks
     return [leader, *[client for client in found if client is not leader]]
+
+
+@pytest.mark.parametrize("version, mixes", [
+    (b"5.5.5-10.2.44-MariaDB", False), (b"5.5.68-MariaDB", False), (b"10.1.48-MariaDB", False), (b"8.0.36", False),
+    (b"5.5.5-10.3.1-MariaDB-log", True), (b"10.11.14-MariaDB-0+deb12u2", True), (b"11.4.2-MariaDB", True),
+    (b"12.0.1-MariaDB", True)])
+def test_shapes_leave_together_where_a_lock_need_not_be_waited_for(version, mixes):
+    """Since MariaDB 10.3; MySQL has no limits for one statement alone."""
+    hooks = Hooks()
+    hooks.engine.tick(1000.0)
+    found = [Client(hooks, version=version) for _ in range(4)]
+    writes = [INSERT, INSERT.replace(b"INTO t", b"INTO u")]
+    for number, client in enumerate(found):
+        for write in writes:
+            sent = client.sends(my_query(write))
+            if b"@@sql_mode" in sent:
+                client.gets(my_result(*MY_FACTS))
+                client.gets(my_result(*MY_DEFINITION))
+            hooks.engine.tick(1001.0 + number)
+            client.server.take_out()
+            assert client.gets(my_ok(1, 1))
+    for number, client in enumerate(found):
+        client.session.receive(my_query(writes[number // 2]))
+    hooks.engine.tick(1010.0)
+    sent = [data for data in (bytes(client.server.take_out()) for client in found) if data]
+    assert len(sent) == (1 if mixes else 2)
+    assert all((b"autocommit = 0" in data) == mixes for data in sent)
 
 
 def test_what_puts_a_session_right_is_killed():

@@ -101,17 +101,17 @@ class Questions:
     def judge(self, dialect: int, rows: list[list[bytes | None]] | None, state: object) -> Judgement | Next:
         """``(refused, digest, reading, idle_limit)`` from the answer, or the next question and its state.
 
-        Without an answer that is understood: like no other. ``digest`` is of everything, ``reading`` leaves out custom
-        settings: nothing of theirs is in a prepared statement. ``idle_limit``: seconds, 0 for none.
+        ``refused``: like no other, and without an answer that is understood nothing else is known. ``digest`` is of
+        everything, ``reading`` leaves out custom settings: nothing of theirs is in a prepared statement.
+        ``idle_limit``: seconds, 0 for none.
         """
         if DIALECTS[dialect] == "postgres":
             return _judge_temporary(rows, state) if state is not None else _judge_postgres(rows)
         if isinstance(state, tuple):
             return self._judge_names(rows, state[0])
-        found = _judge_mariadb(rows)
-        if found is UNLIKE:
-            self.variables.pop(state, None)         # it may be another server's that calls itself so
-        return found
+        if rows is None:
+            self.variables.pop(state, None)         # it may be another server that calls itself so, and has not all
+        return _judge_mariadb(rows)
 
     def _judge_names(self, rows, version: bytes) -> Judgement | Next:
         there = {row[1].lower() for row in rows or () if len(row) == 2 and row[1]}
@@ -132,10 +132,9 @@ def _judge_mariadb(rows) -> Judgement:
     if not rows or len(rows) != 1 or len(rows[0]) != 7 or rows[0][3] is None:
         return UNLIKE
     _, alone, idle, *values = rows[0]
-    if alone not in _FALSE:         # also names in a character set unlike ASCII
-        return UNLIKE
     digest = _digest(enumerate(values))
-    return False, digest, digest, float(idle) if idle is not None and idle.isdigit() else 0.0
+    refused = alone not in _FALSE   # or names in a character set unlike ASCII
+    return refused, digest, digest, float(idle) if idle is not None and idle.isdigit() else 0.0
 
 
 def _judge_postgres(rows) -> Judgement | Next:
@@ -151,18 +150,19 @@ def _judge_postgres(rows) -> Judgement | Next:
             custom.append((name, value))
         elif name[:1] != b"~" and name != b"application_name":
             reading.append((name, value))
-    temp = said.get(b"~temp")
-    if temp is None or not _CATALOG_FIRST(said.get(b"schemas") or b""):
+    temp, schemas = said.get(b"~temp"), said.get(b"schemas")
+    if temp is None or schemas is None:
         return UNLIKE
     idle = _DURATION(said.get(b"idle_session_timeout") or b"")
     read = _digest(reading)
     custom.append((b"", read))
-    found = False, _digest(custom), read, int(idle[1]) * _SECONDS[idle[2]] if idle else 0.0
-    return found if temp == b"0" else (_POSTGRES_TEMP, found)
+    refused = not _CATALOG_FIRST(schemas)
+    found = refused, _digest(custom), read, int(idle[1]) * _SECONDS[idle[2]] if idle else 0.0
+    return found if temp == b"0" or refused else (_POSTGRES_TEMP, found)
 
 
 def _judge_temporary(rows, found: Judgement) -> Judgement:
-    return found if rows == [[b"~alone", b"false"]] else UNLIKE
+    return rows != [[b"~alone", b"false"]], *found[1:]
 
 
 def _digest(pairs) -> bytes:

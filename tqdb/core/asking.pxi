@@ -99,7 +99,7 @@ cdef class Asking(Gathering):
         if len(answer) == 2:
             sql, member.so_far = answer
             return member.server.ask(sql)
-        member.told_of_itself(answer, rows is not None)
+        member.told_of_itself(answer, bool(rows))
         return self.asking_ended(member)
 
     cdef inline void took(self, SessionClass cls, double seconds) noexcept:

@@ -227,16 +227,17 @@ cdef class Engine(Departing):
         cdef Unit unit
         cdef list usable
         cdef list rest = []                 # units that may go together again
-        cdef list failed = self.failed_units(batch)
+        cdef int failures = sum([(<Unit>unit).failed for unit in batch.units])
+        cdef bint mixed = len(batch.units) > 1
         cdef bint slow = self.now - batch.sent > MIXED_SECONDS
         cdef bint stalls
         self.stats.retries[batch.cause] += 1
         (<ServerConn>batch.server).rolled_back(batch)
         for one in batch.units:
             unit = <Unit>one
-            if unit.failed or len(batch.units) == 1:
+            if unit.failed or not mixed:
                 self.note_failure(unit, batch)
-            stalls = unit.failed and len(batch.units) > 1 and (slow or batch.cause == RC_TIMEOUT)
+            stalls = unit.failed and mixed and (slow or batch.cause == RC_TIMEOUT)
             if stalls:
                 self.keep_apart(unit.group, FACTS_SECONDS)
             usable = []
@@ -251,12 +252,10 @@ cdef class Engine(Departing):
                     usable.append(held)
             if not usable:
                 continue
-            if stalls:
-                self.part([unit.of(usable)], batch)     # the others wait for it no more
-            elif unit not in failed or len(usable) < len(unit.members) and batch.attempt < MAX_TOGETHER:
+            if stalls or (mixed and failures in (0, len(batch.units))):
+                self.part([unit.of(usable)], batch)     # the others wait for it no more, or any may be the one
+            elif (mixed and not unit.failed) or len(usable) < len(unit.members) and batch.attempt < MAX_TOGETHER:
                 rest.append(unit.of(usable))
-            elif len(failed) > 1 and len(failed) == len(batch.units):
-                self.part([unit.of(usable)], batch)
             else:
                 self.halve(unit, usable, batch)
         if batch.attempt < MAX_TOGETHER:
@@ -264,11 +263,6 @@ cdef class Engine(Departing):
         for one in rest:
             self.part([one], batch)
         return 0
-
-    cdef list failed_units(self, Batch batch):
-        """The units of a batch that may be why it failed."""
-        cdef list failed = [unit for unit in batch.units if (<Unit>unit).failed]
-        return failed if failed else batch.units
 
     cdef int note_failure(self, Unit unit, Batch batch) except -1:
         cdef Group group = unit.group

@@ -133,7 +133,7 @@ cdef int read_value(MyValue* value, int kind, bint is_unsigned, const char* p, P
     if kind == TYPE_DOUBLE:
         return read_double(value, p) if n >= 8 else 0
     if kind == TYPE_DATE or kind == TYPE_TIME or kind == TYPE_DATETIME or kind == TYPE_TIMESTAMP:
-        return read_time(value, kind, p, n) if n else 0
+        return read_time(value, kind, p, n) if n > 0 else 0
     if kind == TYPE_VARCHAR or (kind >= TYPE_TINY_BLOB and kind <= TYPE_STRING):
         size = <int>read_lenenc(p, n, &length)
         if size and length <= <uint64_t>(n - size):

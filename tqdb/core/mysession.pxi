@@ -230,6 +230,8 @@ cdef class MySession(MyCommands):
     cdef Py_ssize_t literals_of(self, MyStatement statement, bytes types, const char* p, Py_ssize_t total,
                                 Py_ssize_t types_at, bint told) except? -2:
         """Bytes of an execution's parameters as literals, -1: they are none, or its rows come back as binary."""
+        if statement.shape is not None and statement.shape.pieces is None:
+            return 0                    # nothing is made of them
         if statement.flags & F_RETURNING:
             return -1
         if not statement.nparams:
