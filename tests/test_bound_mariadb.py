@@ -125,17 +125,18 @@ def database(mariadb):
         cursor.execute("DROP DATABASE bound")
 
 
-@pytest.mark.parametrize("mode", ["STRICT_TRANS_TABLES", "NO_BACKSLASH_ESCAPES,STRICT_TRANS_TABLES",
-                                  "EMPTY_STRING_IS_NULL,STRICT_ALL_TABLES"])
-def test_every_type_of_parameter_in_every_type_of_column(mariadb, proxy, database, mode):
+@pytest.mark.parametrize("setting", [
+    "sql_mode = 'STRICT_TRANS_TABLES'", "sql_mode = 'NO_BACKSLASH_ESCAPES,STRICT_TRANS_TABLES'",
+    "sql_mode = 'EMPTY_STRING_IS_NULL,STRICT_ALL_TABLES'", "NAMES latin1",
+    "character_set_connection = latin1", "NAMES euckr"])
+def test_every_type_of_parameter_in_every_type_of_column(mariadb, proxy, database, setting):
     """Values that the column takes come first, so that batches are not taken apart."""
     def stored(table: str):
         database.execute(f"SELECT k, HEX(v), CAST(v AS char CHARACTER SET utf8mb4) FROM bound.{table}")
         return {k: rest for k, *rest in database.fetchall()}
 
     def sessions(port=None):
-        setting = f"SET sql_mode = '{mode}'"
-        return [mariadb.connect(port, database="bound", init_command=setting) for _ in range(SESSIONS)]
+        return [mariadb.connect(port, database="bound", init_command=f"SET {setting}") for _ in range(SESSIONS)]
 
     wrong, good = [], 0
     before = proxy.metric("tqdbproxy_write_batch_method_total", method="multi_row")
