@@ -18,63 +18,75 @@ from tqdb.catalog.sessions import MAX_VERSIONS, UNLIKE, Questions
 HINT = "/* max_wait_ms:500 */ "
 
 
-PG_LIKE = [[b"DateStyle", b"ISO", b"about it"], [b"schemas", b"{pg_catalog,public}"], [b"user", b"u"], [b"~temp", b"0"]]
+PG_SHOWN = [[b"DateStyle", b"ISO", b"about it"], [b"TimeZone", b"UTC", b""]]
+PG_OWN = [b"u", b"u", b"2026-01-01", b"{pg_catalog,public}"]
+PG_LIKE = [*PG_SHOWN, PG_OWN]
 MY_LIKE = [b"-1", b"0", b"28800", b"'STRICT_ALL_TABLES'", b"d", b"u@%", None]
 
 
-@pytest.mark.parametrize("name, value", [
-    ("~temp", None), ("schemas", None), ("schemas", b"{}"), ("schemas", b"{public,pg_catalog}"),
-    ("schemas", b"{pg_temp,pg_catalog}"), ("schemas", b"{pg_catalogue}"), (None, b"x")])
-def test_postgres_does_not_say_that_a_session_is_like_others(name, value):
-    key = name.encode() if name else None
-    rows = [row for row in PG_LIKE if row[0] != key] + [[key, value]]
-    assert Questions().judge(0, rows, None)[0]
-    assert not Questions().judge(0, PG_LIKE, None)[0]
+def judged(*rows: list[bytes | None]):
+    return Questions().judge(0, list(rows), None)
 
 
-@pytest.mark.parametrize("rows", [None, [], [[b"user"]], PG_LIKE[:1], PG_LIKE[:-1]])
+@pytest.mark.parametrize("schemas", [None, b"{}", b"{public,pg_catalog}", b"{pg_temp,pg_catalog}", b"{pg_catalogue}"])
+def test_postgres_does_not_say_that_a_session_is_like_others(schemas):
+    assert judged(*PG_SHOWN, [*PG_OWN[:3], schemas])[0]
+    assert not judged(*PG_LIKE)[0]
+
+
+@pytest.mark.parametrize("rows", [
+    None, [], [[b"user"]], [PG_OWN], PG_SHOWN, PG_LIKE[1:], [*PG_SHOWN, PG_OWN[:3]], [*PG_SHOWN, [None, *PG_OWN[1:]]],
+    [*PG_SHOWN, [b"a", b"b"], PG_OWN], [*PG_SHOWN, [None, b"b", b""], PG_OWN]])
 def test_postgres_says_less(rows):
     assert Questions().judge(0, rows, None) == UNLIKE
 
 
-@pytest.mark.parametrize("schemas", [b"{pg_catalog}", b"{pg_temp_3,pg_catalog}", b'{pg_catalog,"a b"}'])
+@pytest.mark.parametrize("schemas", [b"{pg_catalog}", b'{pg_catalog,"a b"}', b"{pg_catalog,my_pg_temp_1}"])
 def test_postgres_looks_into_its_catalogue_first(schemas):
-    rows = [[b"schemas", schemas] if row[0] == b"schemas" else row for row in PG_LIKE]
-    assert not Questions().judge(0, rows, None)[0]
+    assert judged(*PG_SHOWN, [*PG_OWN[:3], schemas])[0] is False
 
 
-def test_a_session_with_a_temporary_schema_is_asked_what_is_in_it():
-    questions = Questions()
-    sql, state = questions.judge(0, [*PG_LIKE[:-1], [b"~temp", b"16400"]], None)
+@pytest.mark.parametrize("schemas", [
+    b"{pg_temp_3,pg_catalog}", b"{pg_catalog,pg_temp_41}", b"{pg_catalog,pg_temp_3,a}"])
+def test_a_session_with_a_temporary_schema_is_asked_what_is_in_it(schemas):
+    rows = [*PG_SHOWN, [*PG_OWN[:3], schemas]]
+    sql, state = judged(*rows)
     assert b"pg_my_temp_schema" in sql
-    assert questions.judge(0, [[b"~alone", b"false"]], state) == questions.judge(0, PG_LIKE, None)
+    found = Questions().judge(0, [[b"~alone", b"false"]], state)
+    assert not found[0] and len(found) == 4
     for rows in (None, [], [[b"~alone", b"true"]], [[b"~alone", None]], [[b"~alone", b"false"]] * 2):
         # what statements are read by is the same: those prepared meanwhile hold when the objects have gone
-        assert questions.judge(0, rows, state) == (True, *questions.judge(0, PG_LIKE, None)[1:])
+        assert Questions().judge(0, rows, state) == (True, *found[1:])
 
 
 @pytest.mark.parametrize("text, seconds", [
-    (b"0", 0), (b"1500ms", 1.5), (b"10s", 10), (b"5min", 300), (b"2h", 7200), (b"1d", 86400), (b"soon", 0)])
+    (b"0", 0), (b"1500ms", 1.5), (b"10s", 10), (b"5min", 300), (b"2h", 7200), (b"1d", 86400), (b"soon", 0), (None, 0)])
 def test_postgres_idle_limit(text, seconds):
-    assert Questions().judge(0, [*PG_LIKE, [b"idle_session_timeout", text]], None)[3] == seconds
+    assert judged([b"idle_session_timeout", text, b""], *PG_LIKE)[3] == seconds
 
 
 @pytest.mark.parametrize("one, other", [
-    ([b"a", b"b"], [b"a", None]), ([b"a", b""], [b"a", None]), ([b"ab", b"c"], [b"a", b"bc"]), ([b"a", b"b"], None),
-    ([b"custom a", b"b"], [b"a", b"b"])])
-def test_answers_that_differ(one, other):
-    def digest(*rows):
-        return Questions().judge(0, [*PG_LIKE, *rows], None)[1]
+    ([b"a", b"b", b""], [b"a", None, b""]), ([b"a", b"", b""], [b"a", None, b""]), ([b"a", b"b", b""], None),
+    ([b"ab", b"c", b""], [b"a", b"bc", b""])])
+def test_settings_that_differ(one, other):
+    found, unlike = judged(one, *PG_LIKE), judged(*([other] if other else []), *PG_LIKE)
+    assert found[1] != unlike[1] and found[2] != unlike[2]
 
-    assert digest(one) != digest(*([other] if other else []))
-    assert digest(one, [b"c", b"d"]) == digest([b"c", b"d"], one)
+
+@pytest.mark.parametrize("place", range(4))
+def test_sessions_that_differ(place):
+    found = judged(*PG_SHOWN, [*PG_OWN[:place], b"{pg_catalog,x}", *PG_OWN[place + 1:]])
+    assert found[1] != judged(*PG_LIKE)[1] and found[2] != judged(*PG_LIKE)[2]
+
+
+def test_custom_settings_are_in_the_digest_but_nothing_is_read_by_them():
+    found = [judged(*PG_SHOWN, [*PG_OWN, *custom]) for custom in (
+        (), (None,), (b"",), (b"a", None), (None, b"a"), (b"a", b"b"), (b"ab", b""), (b"", b"ab"))]
+    assert len({digest for _, digest, _, _ in found}) == len(found) and len({read for _, _, read, _ in found}) == 1
 
 
 def test_who_says_what_it_is_called_is_like_others():
-    questions = Questions()
-    assert questions.judge(0, [*PG_LIKE, [b"application_name", b"me"]], None) == questions.judge(0, PG_LIKE, None)
-    like, custom = questions.judge(0, PG_LIKE, None), questions.judge(0, [*PG_LIKE, [b"custom a.b", b"c"]], None)
-    assert like[1] != custom[1] and like[2] == custom[2]
+    assert judged([b"application_name", b"me", b""], *PG_LIKE) == judged(*PG_LIKE)
 
 
 @pytest.mark.parametrize("rows", [

@@ -84,9 +84,10 @@ PG_FACTS = pg(b"D", pg_fields(b'''{"version": 150000, "messages": "notice", "tim
 
 def pg_alike(like: bytes = b"u", idle: float = 0) -> bytes:
     """What a session is like, as its server says; READY is to follow."""
-    rows = ((b"idle_session_timeout", b"%dms" % (idle * 1000)), (b"user", like), (b"schemas", b"{pg_catalog,public}"),
-            (b"~temp", b"0"))
-    return COLUMNS + b"".join(pg(b"D", pg_fields(*row)) for row in rows) + pg(b"C", b"SELECT 4\0")
+    settings = ((b"DateStyle", b"ISO", b""), (b"idle_session_timeout", b"%dms" % (idle * 1000), b""))
+    own = (like, like, b"2026-01-01", b"{pg_catalog,public}")
+    return b"".join(COLUMNS + b"".join(pg(b"D", pg_fields(*row)) for row in rows) + pg(b"C", b"SELECT %d\0" % len(rows))
+                    for rows in (settings, [own]))
 
 
 MY_VERSION = b"5.5.5-10.11.0-MariaDB"

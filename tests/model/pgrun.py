@@ -252,12 +252,17 @@ class PgRunner:
 
     def put_likeness(self) -> None:
         """What the session is like."""
-        columns = [("name", "text"), ("value", "text")]
-        values = {**self.settings.values, "user": self.user, "schemas": "{pg_catalog,public}", "~temp": "0"}
+        columns = [(name, "text") for name in ("name", "setting", "description")]
         self.put_columns(columns, [])
-        for name, value in values.items():
-            self.put_row([name, value], columns, [])
-        self.put(b"C", b"SELECT %d\0" % len(values))
+        settings = {"DateStyle": "ISO", **self.settings.values}
+        for name, value in settings.items():
+            self.put_row([name, value, ""], columns, [])
+        self.put(b"C", b"SELECT %d\0" % len(settings))
+        own = [self.user, self.user, "2026-01-01", "{pg_catalog,public}"]
+        columns = [("", "text")] * len(own)
+        self.put_columns(columns, [])
+        self.put_row(own, columns, [])
+        self.put(b"C", b"SELECT 1\0")
 
     def put_facts(self, text: str) -> None:
         """The proxy's question about a table: the first of the relations; the functions named are built-in ones."""

@@ -4,7 +4,7 @@ The question is to be cheap, for short connections ask it for each: on a new con
 that is named costs more than what is answered.
 
 PostgreSQL: all settings that it shows but for the application's name, which no write that is batched reads; users, the
-resolved ``search_path``, and which server it is. ``SHOW ALL`` and five values cost a third of what pg_settings does.
+resolved ``search_path``, and which server it is. ``SHOW ALL`` and four values cost a quarter of what pg_settings does.
 MariaDB: the variables that can change what a write does or answers, database, user and role, and which server it is.
 Left out are variables that only concern speed, memory and logs, and what the proxy looks after itself (last insert id,
 warnings, transactions). Reading the variables by name costs a third of what information_schema does; which of them
@@ -51,24 +51,22 @@ SELECT ROW_COUNT(), ABS(@@timestamp - UNIX_TIMESTAMP(SYSDATE(6))) > 2 OR VARIABL
  CONCAT({values}), DATABASE(), CURRENT_USER(), CURRENT_ROLE()
 FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'COM_CREATE_TEMPORARY_TABLE' LIMIT 1"""
 
+# Nothing is cast, for on a new connection every function is looked up, those of casts too.
 _POSTGRES = """\
-SHOW ALL;VALUES ('user', current_user::pg_catalog.text), ('session user', session_user::pg_catalog.text),
- ('schemas', pg_catalog.current_schemas(true)::pg_catalog.text),
- ('server', pg_catalog.pg_postmaster_start_time()::pg_catalog.text),
- ('recovery', pg_catalog.pg_is_in_recovery()::pg_catalog.text),
- ('~temp', pg_catalog.pg_my_temp_schema()::pg_catalog.text)"""
+SHOW ALL;SELECT current_user, session_user, pg_catalog.pg_postmaster_start_time(), pg_catalog.current_schemas(true)"""
+_POSTGRES_SCHEMAS = 3           # the place of the resolved search path; behind it are the custom settings
 # of a session that has a schema for temporary objects: whether there are any
 _POSTGRES_TEMP = b"""\
 SELECT '~alone', (EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema())
  OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema()))::pg_catalog.text"""
-# A user's schema in front of pg_catalog would let functions of users stand in for the server's.
+# A user's schema in front of pg_catalog would let functions of users stand in for the server's. One for temporary
+# objects is in the list as soon as the session has it.
 _CATALOG_FIRST = re.compile(rb"\{(?:pg_temp_\d+,)*pg_catalog[,}]").match
+_HAS_TEMPORARY = re.compile(rb"[{,]pg_temp_\d+[,}]").search
 _DURATION = re.compile(rb"(\d+)(ms|s|min|h|d)?\Z").match        # as SHOW gives it, in the largest unit that fits
 _SECONDS = {None: 0.001, b"ms": 0.001, b"s": 1.0, b"min": 60.0, b"h": 3600.0, b"d": 86400.0}
 
 _FALSE = (b"false", b"0")
-_CUSTOM = b"custom "            # in front of the names of custom settings
-
 Next = tuple[bytes, object]                     # what is asked next, and what it is to be judged with
 Judgement = tuple[bool, bytes, bytes, float]    # refused, digest, reading, idle_limit
 UNLIKE: Judgement = (True, b"", b"", 0.0)       # like no other
@@ -95,7 +93,7 @@ class Questions:
         sql = _POSTGRES
         for name in settings:
             quoted = name.replace("'", "''")
-            sql += f",\n ('{_CUSTOM.decode()}{quoted}', pg_catalog.current_setting('{quoted}', true))"
+            sql += f", pg_catalog.current_setting('{quoted}', true)"
         return sql.encode(), None
 
     def judge(self, dialect: int, rows: list[list[bytes | None]] | None, state: object) -> Judgement | Next:
@@ -132,40 +130,38 @@ def _judge_mariadb(rows) -> Judgement:
     if not rows or len(rows) != 1 or len(rows[0]) != 7 or rows[0][3] is None:
         return UNLIKE
     _, alone, idle, *values = rows[0]
-    digest = _digest(enumerate(values))
+    digest = _digest(values)
     refused = alone not in _FALSE   # or names in a character set unlike ASCII
     return refused, digest, digest, float(idle) if idle is not None and idle.isdigit() else 0.0
 
 
 def _judge_postgres(rows) -> Judgement | Next:
-    if not rows or any(len(row) < 2 or row[0] is None for row in rows):
+    if not rows or len(rows[-1]) <= _POSTGRES_SCHEMAS or None in rows[-1][:_POSTGRES_SCHEMAS + 1]:
         return UNLIKE
-    said = {}
-    reading, custom = [], []
-    for row in rows:
-        name, value = row[0], row[1]
-        if name[:1] == b"~" or name == b"idle_session_timeout" or name == b"schemas":
-            said[name] = value
-        if name.startswith(_CUSTOM):
-            custom.append((name, value))
-        elif name[:1] != b"~" and name != b"application_name":
-            reading.append((name, value))
-    temp, schemas = said.get(b"~temp"), said.get(b"schemas")
-    if temp is None or schemas is None:
+    *shown, own = rows
+    try:
+        settings = {name: value for name, value, _ in shown}
+    except ValueError:
         return UNLIKE
-    idle = _DURATION(said.get(b"idle_session_timeout") or b"")
-    read = _digest(reading)
-    custom.append((b"", read))
+    # in the order in which every server shows them, by name
+    if None in settings or b"DateStyle" not in settings:
+        return UNLIKE
+    settings.pop(b"application_name", None)
+    schemas = own[_POSTGRES_SCHEMAS]
+    read = _digest(own[:_POSTGRES_SCHEMAS + 1], settings, settings.values())
     refused = not _CATALOG_FIRST(schemas)
-    found = refused, _digest(custom), read, int(idle[1]) * _SECONDS[idle[2]] if idle else 0.0
-    return found if temp == b"0" or refused else (_POSTGRES_TEMP, found)
+    idle = _DURATION(settings.get(b"idle_session_timeout") or b"")
+    found = (refused, _digest([read], own[_POSTGRES_SCHEMAS + 1:]), read,
+             int(idle[1]) * _SECONDS[idle[2]] if idle else 0.0)
+    return (_POSTGRES_TEMP, found) if _HAS_TEMPORARY(schemas) and not refused else found
 
 
 def _judge_temporary(rows, found: Judgement) -> Judgement:
     return rows != [[b"~alone", b"false"]], *found[1:]
 
 
-def _digest(pairs) -> bytes:
-    """16 bytes of names, or places, and values, in whatever order."""
-    parts = [b"%a %d " % (name, -1 if value is None else len(value)) + (value or b"") for name, value in pairs]
-    return hashlib.blake2b(b"\n".join(sorted(parts)), digest_size=16).digest()
+def _digest(*lists) -> bytes:
+    """16 bytes of values and of their places."""
+    values = [value for some in lists for value in some]
+    lengths = repr([len(some) for some in lists] + [-1 if value is None else len(value) for value in values])
+    return hashlib.blake2b(lengths.encode() + b"".join(filter(None, values)), digest_size=16).digest()

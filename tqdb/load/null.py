@@ -15,20 +15,19 @@ _PG_FACTS = ('''{"version": 150000, "messages": "notice", "timeout": 0, "relatio
 _MY_FACTS = ("STRICT_TRANS_TABLES", "1", "16777216", "utf8mb4", "NO_CHAIN", "OFF", "", "", "0", "1", None, None)
 _MY_DEFINITION = ("t", "CREATE TABLE `t` (`id` bigint(20) NOT NULL AUTO_INCREMENT, PRIMARY KEY (`id`)) ENGINE=InnoDB")
 # what a session is like: all others
-_PG_SESSION = (("schemas", "{pg_catalog,public}"), ("~temp", "0"))
+_PG_SESSION = ((b"SHOW ALL", ("DateStyle", "ISO, MDY", "")),
+               (b"pg_postmaster_start_time", ("postgres", "postgres", "2026-01-01 00:00:00+00", "{pg_catalog,public}")))
 _MY_SESSION = ("-1", "0", "28800", "STRICT_TRANS_TABLES", "test", "root@localhost", None)
 _MY_VARIABLES = ("-1", "SQL_MODE")
 
 
-def _postgres_rows(*rows: tuple) -> bytes:
-    count = struct.pack("!H", len(rows[0]))
-    columns = b"".join(b"c\0" + struct.pack("!IHIhih", 0, 0, 25, -1, -1, 0) for _ in rows[0])
-    found = pg(b"T", count + columns)
-    for values in rows:
-        fields = [None if v is None else v.encode() for v in values]
-        row = b"".join(struct.pack("!i", -1) if f is None else struct.pack("!i", len(f)) + f for f in fields)
-        found += pg(b"D", count + row)
-    return found + pg(b"C", b"SELECT %d\0" % len(rows))
+def _postgres_rows(values: tuple) -> bytes:
+    """RowDescription, DataRow, CommandComplete."""
+    count = struct.pack("!H", len(values))
+    columns = b"".join(b"c\0" + struct.pack("!IHIhih", 0, 0, 25, -1, -1, 0) for _ in values)
+    fields = [None if v is None else v.encode() for v in values]
+    row = b"".join(struct.pack("!i", -1) if f is None else struct.pack("!i", len(f)) + f for f in fields)
+    return pg(b"T", count + columns) + pg(b"D", count + row) + pg(b"C", b"SELECT 1\0")
 
 
 def _mariadb_rows(values: tuple) -> bytes:
@@ -42,8 +41,9 @@ def _mariadb_rows(values: tuple) -> bytes:
 
 def rows(protocol: str, sql: bytes, inserted: int) -> bytes:
     """The answer to a SELECT or SHOW: the catalogue's facts about a plain table, the rows inserted so far, or a 1."""
-    if b"SHOW ALL;" in sql:
-        return _postgres_rows(*_PG_SESSION)
+    session = [values for text, values in _PG_SESSION if text in sql]
+    if session:
+        return b"".join(map(_postgres_rows, session))
     if b"SYSTEM_VARIABLES" in sql or b"SESSION_STATUS" in sql:
         return _mariadb_rows(_MY_VARIABLES if b"SYSTEM_VARIABLES" in sql else _MY_SESSION)
     facts = b"pg_catalog.pg_class" in sql or b"information_schema" in sql
