@@ -241,7 +241,7 @@ def test_a_connection_that_does_not_clear_ends():
     session.receive(pg_query("SELECT lastval()"))
     server.receive(pg_error(b"57014") + READY + selected(b"7") + READY)
     told = session.take_out()
-    assert b"VFATAL\0C57014\0" in told and selected(b"7") not in told
+    assert b"VFATAL\0C08006\0" in told and selected(b"7") not in told
     assert session.closing and server.closed
     other.receive(pg_query("SELECT 1"))
     assert other_server.take_out() == DISCARD + pg_query("SELECT 1")

@@ -16,6 +16,7 @@ cdef enum ExpectFlag:
     XF_COPY_BEGUN = 8   # … and has begun a copy, in whatever direction
     XF_PLAIN = 32       # a statement that opens no transaction: after an error the state is as it was before
     XF_MUST = 64        # X_IGNORE: if it fails the connection ends
+    XF_AGAIN = 128      # X_IGNORE: if it fails, the same is tried in front of what the client sends next
 
 cdef enum:
     MAX_EXPECTED = 16384            # entries of a connection; past that its client is not read

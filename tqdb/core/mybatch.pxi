@@ -44,7 +44,7 @@ cdef class MyBatchServer(MySplitServer):
             batch.phase = B_OPENING
             return self.send(MY_PIPELINE_BEGIN, 1)
         batch.phase = B_BLIND
-        if not self.my.insert_id_known:
+        if not self.my.insert_id_known and not self.my.id_kept:
             self.send_ignored(MY_KEEP_ID)
         self.send(MY_BEGIN, 2)
         self.put_insert(unit, MY_LOCK_WAIT)
@@ -103,9 +103,9 @@ cdef class MyBatchServer(MySplitServer):
         self.queue.push(X_BATCH, COM_QUERY, 0, None, answers)
         return self.mark()
 
-    cdef inline int send_ignored(self, bytes command) except -1:
+    cdef inline int send_ignored(self, bytes command, int flags=XF_MUST) except -1:
         self.out.append_bytes(command)
-        self.queue.push(X_IGNORE, COM_QUERY, XF_MUST)
+        self.queue.push(X_IGNORE, COM_QUERY, flags)
         return self.mark()
 
     cdef int enter(self, Batch batch) except -1:
@@ -376,4 +376,5 @@ cdef class MyBatchServer(MySplitServer):
         if self.my.insert_id_known:
             self.my.insert_id_due = True
             return 0
-        return self.send_ignored(MY_GIVE_ID)
+        self.my.id_kept = True
+        return self.send_ignored(MY_GIVE_ID, XF_AGAIN)

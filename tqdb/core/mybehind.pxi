@@ -19,6 +19,9 @@ cdef class MyBehind(MyLogin):
     cdef bint insert_id_due             # the server would answer something else
     cdef bint telling                   # a write is under way whose OK packet tells what LAST_INSERT_ID() becomes
     cdef bint stale                     # the connection's last statement was not this session's last
+    cdef bint id_was_known              # ``insert_id_known`` when it was last put right, …
+    cdef bint id_kept                   # … and otherwise MY_KEEP_ID holds the id
+    cdef bint adrift                    # the server has refused that, and not done it since
     cdef bint counts                    # … it is a question of the proxy's, and met the session's own count
 
     def __init__(self, Engine engine):
@@ -27,6 +30,12 @@ cdef class MyBehind(MyLogin):
 
     cdef inline bint to_put_right(self) noexcept:
         return self.stale or self.insert_id_due
+
+    cdef bytes id_to_give(self):
+        """The expression that makes LAST_INSERT_ID() what the session has to find."""
+        if self.insert_id_known:
+            return b"LAST_INSERT_ID(%d)" % self.insert_id
+        return b"LAST_INSERT_ID(@tqdb_last_id)" if self.id_kept else b"0"
 
     cdef bytes put_right(self, bint counted):
         """The statement behind which a session finds what it has left behind; ``counted``: it is told ROW_COUNT().
@@ -37,7 +46,7 @@ cdef class MyBehind(MyLogin):
         that no statement gives; 0 behind the others. FOUND_ROWS() stays in the last case and becomes 1 in the others;
         no write changes it. LIMIT stands against sql_select_limit = 0.
         """
-        cdef bytes value = b"LAST_INSERT_ID(%d)" % self.insert_id if self.insert_id_known else b"0"
+        cdef bytes value = self.id_to_give()
         cdef bytes source = b" FROM (SELECT 1) AS t LIMIT 1"
         if not self.stale:
             # the session's own last write has failed here: what it left stands, but for the id
@@ -61,9 +70,31 @@ cdef class MyBehind(MyLogin):
 
     cdef int send_in_front(self, bytes sql) except -1:
         self.insert_id_due = self.stale = False
-        self.server.queue.push(X_IGNORE, COM_QUERY, XF_MUST)
+        self.id_was_known = self.insert_id_known
+        self.server.queue.push(X_IGNORE, COM_QUERY, XF_AGAIN)
         self.server.out.append_bytes(my_command(COM_QUERY, sql))
         return self.server.mark()
+
+    cdef int not_put_right(self) except -1:
+        """The server refuses it, as it then most often does what the client has sent behind it.
+
+        An error is the client's own, whatever others have left there. So the client hears of it, and what it sends
+        next is tried the same way. Behind its error the count and the warnings are its own, but for the insert id.
+        """
+        self.adrift = True
+        self.insert_id_due = True
+        self.insert_id_known = self.id_was_known and not self.id_kept
+        return 0
+
+    cdef int put_right_again(self) except -1:
+        """It is done."""
+        self.adrift = False
+        self.id_kept = False
+        return 0
+
+    cdef inline bint may_hear(self, int command, int kind) except -1:
+        """Whether an answer's packet is the same whatever others have left behind."""
+        return not self.adrift or kind == PK_ERR or command == COM_STMT_PREPARE or command in MY_BLIND
 
     cdef bytes restore_and_count(self, bytes sql):
         """As ``restore``, in front of a text with ROW_COUNT() or FOUND_ROWS(): the text to be sent, None: as it is.
@@ -85,10 +116,10 @@ cdef class MyBehind(MyLogin):
 
         Whatever else a write whose table is known could find, it replaces.
         """
-        if own:
+        if own or self.adrift:
             self.restore()
         elif self.insert_id_due and not tells:
-            self.send_in_front(b"DO LAST_INSERT_ID(%d)" % self.insert_id)
+            self.send_in_front(b"DO " + self.id_to_give())
         self.insert_id_known = self.insert_id_known and tells
         self.telling = tells
         self.stale = False
@@ -135,4 +166,4 @@ cdef class MyBehind(MyLogin):
         self.insert_id = 0
         self.insert_id_known = True
         self.insert_id_due = self.stale = self.telling = False
-        return 0
+        return self.put_right_again()

@@ -42,6 +42,8 @@ cdef class MyServer(MyBatchServer):
                     if n - i < MY_HEADER + length:
                         break
                     self.meet(p + i + MY_HEADER, length, front)
+                    if self.closing:
+                        return n
                 self.continued = length == MY_MAX_PACKET
                 if self.answer.done:
                     self.answer.done = False
@@ -68,6 +70,8 @@ cdef class MyServer(MyBatchServer):
             self.my.row_count = <int64_t>self.answer.affected if kind == PK_OK else -1
         elif kind == PK_ERR:
             self.my.row_count = -1
+        if not self.my.may_hear(front.message, kind):
+            return self.drop_out()
         if kind == PK_INFILE:
             self.my.in_infile = True
         elif kind == PK_PREPARED and front.flags & XF_EFFECT:
@@ -138,20 +142,29 @@ cdef class MyServer(MyBatchServer):
             int.from_bytes(payload[nul + 1:nul + 5], "little"))
 
     cdef int on_ignored_packet(self, const char* p, Py_ssize_t length, Expected* front) except -1:
-        """The answer to what the proxy put right: nobody hears of it, but it must not fail.
+        """The answer to what the proxy put right: nobody hears of it.
 
-        What the client sent behind it would see what others did: a KILL QUERY, too, that meets it ends the connection.
+        If it fails (a KILL QUERY met it, a node of a cluster is not ready), what the client sent behind it may see what
+        others did: no answer to that is relayed but an error.
         """
+        cdef int flags = front.flags
         self.answer.read(COM_QUERY, p + MY_HEADER, length)
         if self.answer.done:
             self.queue.pop()
-            if self.answer.failed:
-                log.error("server %s did not put a session right (%d); connection closed", self.my.backend,
-                          self.answer.error)
-                self.my.last_words = p[:MY_HEADER + length]
-                return self.disconnect(C_CUT)
+            if not self.answer.failed:
+                if flags & XF_AGAIN:
+                    self.my.put_right_again()
+            elif flags & XF_AGAIN:
+                self.my.not_put_right()
+            else:
+                return self.drop_out()
             self.my.moved()
         return 0
+
+    cdef int drop_out(self) except -1:
+        """The session is not what it has to be, and ends without a word: what it has sent may well have been done."""
+        log.error("server %s did not put a session right; connection closed", self.my.backend)
+        return self.disconnect(C_CUT)
 
     # --- the proxy's own question -------------------------------------------------------------------------
 

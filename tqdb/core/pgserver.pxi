@@ -176,7 +176,8 @@ cdef class PgServer(PgBatchServer):
             log.error("server %s did not put a session right (%s); connection closed", self.client.backend,
                       sqlstate.decode("ascii", "replace"))
             self.pg.last_words = pg_error(
-                "FATAL", sqlstate.decode("ascii", "replace"), "the session's state could not be put right")
+                "FATAL", "08006", "the session's state could not be put right",
+                "What was sent to the server last may have been done; its outcome is not known.")
             self.disconnect(C_CUT)
         return 0
 
