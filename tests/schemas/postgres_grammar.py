@@ -178,7 +178,7 @@ class PostgresGrammar(Grammar):
             ("int GENERATED ALWAYS AS (f_twice(o)) STORED", "exact"), ("int DEFAULT pg_trigger_depth()", "exact"),
             ("text DEFAULT version()", "exact"), ("text DEFAULT pg_current_snapshot()::text", "any"),
             # assigned before by every 32nd nextval, whoever draws it
-            ("text DEFAULT pg_current_xact_id_if_assigned()::text", "any"),
+            ("text DEFAULT coalesce(pg_current_xact_id_if_assigned()::text, '-')", "any"),
             ("oid DEFAULT pg_my_temp_schema()", "exact"),
             ("timestamptz DEFAULT statement_timestamp()", "time"),
             ("text DEFAULT set_config('app.last', 'default', false)", "exact"),
