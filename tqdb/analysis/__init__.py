@@ -22,7 +22,8 @@ class Verdict:
     ``multi_row``: its rows may be merged into one INSERT. ``schema`` and ``table`` are unquoted names (schema
     None: the session's own), ``columns`` the named columns or None for all; ``functions``, ``types`` and
     ``operators`` the names of those used, which must be built-in ones; ``returning`` whether rows come back;
-    ``relations`` what else it names, as ``(schema, table)``. PostgreSQL: all that it names is in ``names`` instead.
+    ``relations`` what else it names, as ``(schema, table)``. PostgreSQL: all that it names is in ``names`` instead;
+    ``literals``: how many it has if each may as well be a parameter, else 0.
     """
 
     schema: str | None
@@ -35,6 +36,7 @@ class Verdict:
     types: frozenset[str] = frozenset()
     operators: frozenset[str] = frozenset()
     names: Names = Names()
+    literals: int = 0
 
     @property
     def facts_key(self) -> tuple:

@@ -3,10 +3,10 @@
 import re
 
 from pglast import ast, parse_sql
-from pglast.enums import OnConflictAction, OverridingKind
+from pglast.enums import A_Expr_Kind, BoolExprType, OnConflictAction, OverridingKind
 from pglast.parser import ParseError
 
-from tqdb.analysis.postgres_names import INSERTED, READ, VALUE_NODES, Collector, Unknown
+from tqdb.analysis.postgres_names import COMPARISONS, INSERTED, READ, VALUE_NODES, Collector, Unknown
 
 MAX_NAME_BYTES = 63
 
@@ -98,11 +98,71 @@ def pieces(values: bytes, nparams: int) -> tuple[tuple[bytes, int], ...] | None:
     return tuple(found) if used == set(range(1, nparams + 1)) else None
 
 
+_SETTING = frozenset(("+", "-", "*"))
+
+
+def _compared(node) -> list:
+    """Constants that columns are compared with, in a condition of such comparisons joined by AND."""
+    found, todo = [], [node]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.BoolExpr) and node.boolop == BoolExprType.AND_EXPR:
+            todo.extend(node.args)
+        elif node is not None:
+            found.append(_operand(node, COMPARISONS))
+    return found
+
+
+def _operand(node, operators: frozenset[str]):
+    """The constant of ``column operator constant``."""
+    if (not isinstance(node, ast.A_Expr) or node.kind != A_Expr_Kind.AEXPR_OP or len(node.name) != 1
+            or node.name[0].sval not in operators or not isinstance(node.lexpr, ast.ColumnRef)
+            or not isinstance(node.rexpr, ast.A_Const)):
+        raise NotPlain
+    return node.rexpr
+
+
+def _assigned(target) -> list:
+    """Constants of ``column = constant``, or of a column plus, minus or times a number."""
+    value = target.val
+    if target.indirection or isinstance(value, ast.MultiAssignRef):
+        raise NotPlain
+    if isinstance(value, ast.A_Const):
+        return [value]
+    if isinstance(value, ast.ColumnRef) or (isinstance(value, ast.FuncCall) and not value.args):
+        return []
+    number = _operand(value, _SETTING)
+    if not isinstance(number.val, ast.Integer | ast.Float):
+        raise NotPlain
+    return [number]
+
+
+def _parameters(statement) -> int:
+    """The number of its constants if the server gives a parameter in the place of each the same type and meaning.
+
+    That holds where a constant is assigned to a column, or is the right side of a column's operator (PostgreSQL manual
+    10.2 to 10.4: a string is of unknown type, as a parameter is whose type is not told). Which types are then found is
+    looked at when the server has told them.
+    """
+    update = isinstance(statement, ast.UpdateStmt)
+    if not update and not isinstance(statement, ast.DeleteStmt):
+        return 0
+    if (statement.withClause or getattr(statement, "returningList", None) or getattr(statement, "returningClause", None)
+            or (statement.fromClause if update else statement.usingClause)):
+        return 0
+    try:
+        assigned = [found for target in statement.targetList for found in _assigned(target)] if update else []
+        return len(assigned + _compared(statement.whereClause))
+    except NotPlain:
+        return 0
+
+
 def plain_statement(sql: str) -> dict | None:
     """Facts of a write (see ``analysis.Verdict``) that answers the same in a transaction with others, else None."""
     named = Collector()
     try:
-        if len(named.text(sql)) != 1:
+        statements = named.text(sql)
+        if len(statements) != 1:
             return None
     except (Unknown, RecursionError):
         return None
@@ -112,4 +172,4 @@ def plain_statement(sql: str) -> dict | None:
         return None
     schema, table = written[0]
     return {"schema": schema, "table": table, "columns": None, "functions": frozenset(), "names": names,
-            "returning": False}
+            "returning": False, "literals": _parameters(statements[0])}

@@ -24,6 +24,13 @@ cdef bytes MIXED_MESSAGES = pg_run(MIXED_LIMIT)
 cdef bytes UNLIMITED_MESSAGES = pg_run(NO_LIMIT)
 
 
+cdef enum Numbered:
+    # texts of one shape as executions of one statement
+    N_NOT = 0
+    N_PARSED            # sent, and none of the executions has begun to be answered
+    N_BOUND
+
+
 cdef int pg_opens(int major, bytes version) except -1:
     """How many of ``PG_OPENINGS`` a server knows."""
     if major >= 17:
@@ -37,6 +44,7 @@ cdef class PgBatchServer(SessionServer):
     cdef PgExpectations expected    # the same as ``queue``
     cdef int major                  # of the server's version; 0: not looked at yet
     cdef int opens                  # statements that open its batches' transactions; 0: it has led none
+    cdef int numbered               # Numbered
     cdef int preamble               # of them, those not answered yet …
     cdef int ending                 # … and of those behind the members' statements
 
@@ -84,6 +92,7 @@ cdef class PgBatchServer(SessionServer):
             self.opens = pg_opens(self.major_version(), self.pg.login_params.get(b"server_version", b""))
         self.preamble = self.opens
         self.ending = 0
+        self.numbered = N_NOT
         self.replaces_unnamed()
         if len(batch.members) > 1:
             self.pg.sequences_stale = True
@@ -106,7 +115,9 @@ cdef class PgBatchServer(SessionServer):
                 out.append_bytes(UNLIMITED_MESSAGES)
             out.append_bytes(SYNC)
             return self.mark()
-        start = self.open_message(b"Q")
+        if self.begin_numbered(batch):
+            return self.mark()
+        start = open_message(self.out, b"Q")
         out.append_bytes(<bytes>OPENING_TEXTS[self.opens])
         if mixed:
             out.append_bytes(MIXED_LIMIT + b";")
@@ -121,8 +132,22 @@ cdef class PgBatchServer(SessionServer):
         if mixed:
             out.append_bytes(NO_LIMIT)
         out.append(b"\0", 1)
-        self.close_message(start)
+        close_message(self.out, start)
         return self.mark()
+
+    cdef bint begin_numbered(self, Batch batch) except -1:
+        """Texts of one shape that differ in values only, as executions of one statement; False: not sent so."""
+        cdef Unit unit = <Unit>batch.units[0]
+        cdef Py_ssize_t at = self.out.size()
+        if len(batch.units) > 1 or not unit.group.shape.numbered or unit.nwrites < FEWEST_NUMBERED:
+            return False
+        self.out.append_bytes(<bytes>OPENING_MESSAGES[self.opens])
+        if not put_numbered(self.out, unit):
+            self.out.truncate(at)
+            return False
+        self.out.append_bytes(SYNC)
+        self.numbered = N_PARSED
+        return True
 
     cdef int enter(self, Batch batch) except -1:
         if batch.phase == B_COMMIT:
@@ -135,16 +160,6 @@ cdef class PgBatchServer(SessionServer):
             return self.disconnect(C_CUT)
         self.expected.push(X_BATCH, FE_QUERY)
         return self.mark()
-
-    cdef inline Py_ssize_t open_message(self, const char* kind) except -1:
-        cdef Py_ssize_t start = self.out.size()
-        self.out.append(kind, 1)
-        self.out.append(b"\0\0\0\0", 4)
-        return start
-
-    cdef inline int close_message(self, Py_ssize_t start) except -1:
-        tq_put_be32(self.out.ptr() + start + 1, <uint32_t>(self.out.size() - start - 1))
-        return 0
 
     cdef int put_statements(self, Unit unit) except -1:
         """Everybody's statement, one behind the other."""
@@ -173,21 +188,21 @@ cdef class PgBatchServer(SessionServer):
         cdef int k
         cdef bint bound = unit.group.shape.form == FORM_BOUND
         if bound:
-            start = self.open_message(b"P")
+            start = open_message(self.out, b"P")
             out.append(b"\0", 1)
             k = PG_HEADER + PyBytes_GET_SIZE(statement.name) + 1
             out.append(PyBytes_AS_STRING(statement.message) + k, PyBytes_GET_SIZE(statement.message) - k)
-            self.close_message(start)
+            close_message(self.out, start)
         for item in unit.members:
             held = <Held>item
             p = held.data.ptr()
             for k in range(held.nwrites):
                 w = held.writes + k
                 if bound:
-                    start = self.open_message(b"B")
+                    start = open_message(self.out, b"B")
                     out.append(b"\0\0", 2)
                     out.append(p + w.sql_start, w.sql_end - w.sql_start)
-                    self.close_message(start)
+                    close_message(self.out, start)
                 else:
                     out.append(p + w.start, w.bind - w.start)
                     out.append(p + w.bind, w.bind_end - w.bind)
@@ -204,7 +219,7 @@ cdef class PgBatchServer(SessionServer):
         cdef Write* w
         cdef Buffer out = self.out
         cdef const char* p = held.data.ptr()
-        cdef Py_ssize_t start = self.open_message(b"P")
+        cdef Py_ssize_t start = open_message(self.out, b"P")
         cdef Py_ssize_t head, tail
         cdef bytes oids = (<PgSession>held.owner).held_statement.oids
         cdef int k, types, formats
@@ -213,10 +228,10 @@ cdef class PgBatchServer(SessionServer):
         if shape.form == FORM_CUT:
             self.put_merged(unit)
             out.append(b"\0\0\0", 3)
-            self.close_message(start)
-            start = self.open_message(b"B")
+            close_message(self.out, start)
+            start = open_message(self.out, b"B")
             out.append(p + first.bind + PG_HEADER, first.bind_end - first.bind - PG_HEADER)
-            self.close_message(start)
+            close_message(self.out, start)
             out.append_bytes(DESCRIBE)
             return out.append_bytes(EXECUTE)
         self.put_numbered_rows(shape, unit.rows)
@@ -227,8 +242,8 @@ cdef class PgBatchServer(SessionServer):
             for k in range(unit.rows):
                 out.append(PyBytes_AS_STRING(oids) + 2, 4 * min(types, shape.nparams))
                 out.append_bytes(b"\0" * (4 * max(0, shape.nparams - types)))
-        self.close_message(start)
-        start = self.open_message(b"B")
+        close_message(self.out, start)
+        start = open_message(self.out, b"B")
         out.append(b"\0\0", 2)
         head = first.tuples_start - 2 - first.sql_start
         formats = tq_be16(p + first.sql_start)
@@ -248,7 +263,7 @@ cdef class PgBatchServer(SessionServer):
                 out.append(held.data.ptr() + w.tuples_start, w.tuples_end - w.tuples_start)
         tail = first.sql_end - first.tuples_end
         out.append(p + first.tuples_end, tail)
-        self.close_message(start)
+        close_message(self.out, start)
         out.append_bytes(DESCRIBE)
         return out.append_bytes(EXECUTE)
 
@@ -303,6 +318,8 @@ cdef class PgBatchServer(SessionServer):
                 self.ending -= kind == BE_COMMAND_COMPLETE
             elif unit is None:
                 batch.fail(RC_WARNING if kind == BE_NOTICE else RC_MISMATCH)
+            elif self.numbered:
+                self.on_numbered_message(batch, unit, kind, p, total)
             elif unit.method == M_PIPELINE:
                 self.on_pipeline_message(batch, unit, kind, p, total)
             else:
@@ -318,6 +335,9 @@ cdef class PgBatchServer(SessionServer):
             return batch.fail_table(cause)
         if self.preamble:
             return batch.fail(cause)
+        if self.numbered == N_PARSED:
+            unit.group.shape.numbered = False
+            return batch.fail_unit(cause)
         if unit.method == M_PIPELINE:
             batch.blame(unit)
         return batch.fail_unit(cause)
@@ -330,6 +350,18 @@ cdef class PgBatchServer(SessionServer):
         if batch.phase == B_ROLLBACK or not batch.failed:
             return self.advance(batch, EV_GOOD)
         return self.advance(batch, EV_OUT if status == b"I" else EV_BAD)
+
+    cdef int on_numbered_message(self, Batch batch, Unit unit, int kind, const char* p, Py_ssize_t total) except -1:
+        """What a text alone is not answered stays here; what Parse says is not everybody's."""
+        if kind == BE_BIND_COMPLETE:
+            self.numbered = N_BOUND
+        elif self.numbered == N_BOUND:
+            self.on_pipeline_message(batch, unit, kind, p, total)
+        elif kind != BE_NO_DATA and (
+                kind != BE_PARAMETER_DESCRIPTION or not may_be_numbered(p + PG_HEADER, total - PG_HEADER)):
+            unit.group.shape.numbered = False
+            batch.fail_unit(RC_MISMATCH)
+        return 0
 
     cdef int on_pipeline_message(self, Batch batch, Unit unit, int kind, const char* p, Py_ssize_t total) except -1:
         if kind == BE_NOTICE and unit.group.shape.extended and batch.begins_write(unit):

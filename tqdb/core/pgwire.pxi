@@ -85,10 +85,24 @@ cdef bytes pg_run(bytes sql):
     return (pg_message(b"P", b"\0" + sql + b"\0\0\0") + pg_message(b"B", b"\0\0\0\0\0\0\0\0") + EXECUTE)
 
 
+cdef inline Py_ssize_t open_message(Buffer out, const char* kind) except -1:
+    """Begins a message whose length is not known yet; returns where, for ``close_message``."""
+    cdef Py_ssize_t start = out.size()
+    out.append(kind, 1)
+    out.append(b"\0\0\0\0", 4)
+    return start
+
+
+cdef inline int close_message(Buffer out, Py_ssize_t start) except -1:
+    tq_put_be32(out.ptr() + start + 1, <uint32_t>(out.size() - start - 1))
+    return 0
+
+
 cdef bytes PARSE_COMPLETE = b"1\0\0\0\4"
 cdef bytes BIND_COMPLETE = b"2\0\0\0\4"
 cdef bytes NO_DATA = b"n\0\0\0\4"
 cdef bytes DESCRIBE = b"D\0\0\0\6P\0"
+cdef bytes DESCRIBE_UNNAMED = b"D\0\0\0\6S\0"
 cdef bytes EXECUTE = b"E\0\0\0\x09\0\0\0\0\0"
 cdef bytes SYNC = b"S\0\0\0\4"
 cdef bytes CLOSE_UNNAMED = b"C\0\0\0\6S\0"

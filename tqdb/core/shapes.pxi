@@ -29,6 +29,7 @@ cdef class Shape:
     cdef readonly bint extended       # comes by PostgreSQL's extended protocol
     cdef bint multi_row               # its rows may be merged, as far as its text tells
     cdef readonly tuple table         # schema and name of what it writes to, None without a verdict
+    cdef bint numbered                # PostgreSQL: its literals may go as parameters of one statement
     cdef uint64_t number              # in the order in which shapes were first seen
 
     def __init__(self, int form, bytes prefix, bytes skeleton, bytes suffix, verdict, bint extended):
@@ -101,6 +102,7 @@ cdef class Shapes:
 
     cdef Shape of_whole(self, int dialect, const char* p, Scan* s, bytes formats):
         """The shape of a scanned statement whose skeleton is the whole statement's."""
+        cdef Shape shape
         cdef bytes skeleton = s.skeleton[:s.nskeleton]
         key = (dialect, skeleton, formats)
         found = self.known.get(key)
@@ -110,7 +112,9 @@ cdef class Shapes:
             p + s.text_start, s.text_end - s.text_start, dialect, s.backslash))
         if verdict is NotImplemented:
             return None
-        return self.keep(key, Shape(FORM_WHOLE, b"", skeleton, b"", verdict, formats != b""))
+        shape = Shape(FORM_WHOLE, b"", skeleton, b"", verdict, formats != b"")
+        shape.numbered = verdict is not None and 0 < verdict.literals == skeleton.count(b"?") and formats == b""
+        return self.keep(key, shape)
 
     cdef Shape of_bound(self, int dialect, bytes text, bytes alike, Scan* s, int nparams, bint single):
         """The shape of executions of a statement; ``s`` is the scan of ``text``, ``alike`` see ``Shape``.

@@ -1,11 +1,21 @@
 # Value tuples and skeletons: texts of one skeleton differ in literals only.
 
+cdef enum:
+    MAX_LITERALS = 16
+
 cdef inline void _skeleton_put(Scan* s, const uint8_t* p, Py_ssize_t n) noexcept nogil:
     if s.nskeleton + n + 1 > MAX_SKELETON:
         s.flags |= F_COMPLEX
         return
     memcpy(s.skeleton + s.nskeleton, p, n)
     s.nskeleton += n
+
+
+cdef inline void _literal_at(Scan* s, Py_ssize_t start, Py_ssize_t end) noexcept nogil:
+    if s.nliterals < MAX_LITERALS:
+        s.literals[s.nliterals][0] = start
+        s.literals[s.nliterals][1] = end
+    s.nliterals += 1
 
 
 cdef Py_ssize_t scan_skeleton(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int dialect, bint backslash,
@@ -22,7 +32,9 @@ cdef Py_ssize_t scan_skeleton(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int 
     cdef bint value_starts = True       # a sign here belongs to the literal behind it
     cdef Py_ssize_t name = -1           # where the name begins that this token stands behind
     cdef Py_ssize_t name_end = 0
+    cdef Py_ssize_t sign = -1           # where the sign stands that belongs to this literal
     s.nskeleton = 0
+    s.nliterals = 0
     while i < n:
         cls = CHAR_CLASS[p[i]]
         if cls == CC_SPACE:
@@ -33,14 +45,18 @@ cdef Py_ssize_t scan_skeleton(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int 
                 s.flags |= F_OPAQUE
             name = -1
         if cls == CC_SQUOTE:
+            j = i
             i = skip_quoted(p, i + 1, n, b"'", backslash)
             if i < 0:
                 return -1
+            _literal_at(s, j, i)
             # adjacent strings are one literal to both servers; as "??" they are a shape of their own
             _skeleton_put(s, <const uint8_t*>b"?", 1)
             value_starts = False
         elif cls == CC_DIGIT or (p[i] == b"." and i + 1 < n and CHAR_CLASS[p[i + 1]] == CC_DIGIT):
+            j = i - 1 if sign == i - 1 else i
             i = skip_number(p, i, n)
+            _literal_at(s, j, i)
             _skeleton_put(s, <const uint8_t*>b"?", 1)
             value_starts = False
         elif cls == CC_COMMA:
@@ -65,6 +81,7 @@ cdef Py_ssize_t scan_skeleton(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int 
         elif cls == CC_WORD:
             j = skip_word(p, i, n)
             if word_id(p + i, j - i) == W_LITERAL:
+                s.nliterals = MAX_LITERALS + 1
                 _skeleton_put(s, <const uint8_t*>b"?", 1)
             else:
                 _skeleton_put(s, p + i, j - i)
@@ -75,6 +92,7 @@ cdef Py_ssize_t scan_skeleton(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int 
                         p, j, n, backslash, dialect == PG and j - i == 1 and (p[i] | 0x20) == b"e")
                     if i < 0:
                         return -1
+                    s.nliterals = MAX_LITERALS + 1
                     _skeleton_put(s, <const uint8_t*>b"?", 1)
                     value_starts = False
                     continue
@@ -84,6 +102,7 @@ cdef Py_ssize_t scan_skeleton(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int 
             value_starts = False
         elif (p[i] == b"-" or p[i] == b"+") and value_starts and i + 1 < n and (
                 CHAR_CLASS[p[i + 1]] == CC_DIGIT or p[i + 1] == b"."):
+            sign = i
             i += 1
         elif cls == CC_DASH and is_line_comment(p, i, n, dialect) or (
                 cls == CC_HASH and dialect == MY):
@@ -103,6 +122,7 @@ cdef Py_ssize_t scan_skeleton(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int 
             if j < 0:
                 return -1
             if j > 0:
+                s.nliterals = MAX_LITERALS + 1
                 _skeleton_put(s, <const uint8_t*>b"?", 1)
                 i = j
             else:

@@ -204,6 +204,8 @@ ctypedef struct Scan:
     int ncols
     Py_ssize_t nskeleton      # the first tuple with its literals replaced by "?"
     char[2048] skeleton
+    int nliterals             # of a whole statement; more than MAX_LITERALS: not all are strings or numbers, or so few
+    Py_ssize_t[16][2] literals  # where each begins, with its sign, and ends
 
 
 # --- hints ---------------------------------------------------------------------------------------------

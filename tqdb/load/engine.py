@@ -12,6 +12,7 @@ from tqdb.load.messages import insert
 from tqdb.load.null import rows
 from tqdb.load.scenarios import HINT
 
+MOST_TURNS = 100        # until writes go as they are to
 SHAPES = ((20, 50), (1000, 1))      # sessions, writes that each sends in a row
 _LOGIN = {
     "postgres": struct.pack("!II", 41, 196608) + b"user\0postgres\0database\0postgres\0\0",
@@ -118,12 +119,15 @@ def run(seconds: float, step) -> list[dict]:
             messages = insert(protocol, HINT, count=1000).messages
             chunks = [b"".join(messages[i * each % 1000:i * each % 1000 + each]) for i in range(count)]
             writes = count * each
-            for _ in range(3):          # the catalogue is asked, plans and buffers settle
+            for turn in range(MOST_TURNS):
+                # the catalogue is asked, buffers settle; on a busy machine parsers are let run turns later
                 hooks.engine.tick(time.monotonic())
                 _turn(sessions, chunks, answer, writes)
                 for session, _ in sessions:
                     session.take_out()
-            if {session.last_batch_size for session, _ in sessions} != {writes}:
+                if turn > 1 and {session.last_batch_size for session, _ in sessions} == {writes}:
+                    break
+            else:
                 raise TqdbError(f"engine: {protocol}, {label}: the writes of a turn did not go as one batch")
             used, turns, end = 0.0, 0, time.perf_counter() + seconds
             while time.perf_counter() < end:
