@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -124,7 +125,7 @@ def test_what_came_in_clear_behind_the_request_is_refused(proxy, behind):
 
 
 def test_what_came_in_clear_behind_mariadbs_request_is_no_command(proxy):
-    """There the ClientHello comes unasked: what is none ends the connection, and no greeting or error is sent in clear."""
+    """There the ClientHello comes unasked: what is none ends the connection, and nothing is said in clear."""
     login = my(2, struct.pack("<IIB23x", 0x0008A200, 1 << 24, 45) + b"root\0\0")
     with connect(proxy.mariadb_port) as sock:
         assert sock.recv(4096)[4] == 10
@@ -141,6 +142,7 @@ def test_a_second_request_within_tls_is_no_protocol_version(proxy, certificates)
         assert kind == b"E" and b"C0A000\0" in body
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1")
 def test_old_versions_are_refused(proxy, certificates):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -149,7 +151,7 @@ def test_old_versions_are_refused(proxy, certificates):
     with connect(proxy.postgres_port) as sock:
         sock.sendall(SSL_REQUEST)
         assert sock.recv(1) == b"S"
-        with pytest.raises(ssl.SSLError):
+        with pytest.raises(ssl.SSLError, match="alert protocol version"):
             context.wrap_socket(sock)
 
 
@@ -229,7 +231,8 @@ def test_client_certificates(tls_proxies, certificates, version):
 # --- certificates of the proxy -----------------------------------------------------------------------
 
 
-def serial(port: int) -> int:
+def shown(port: int) -> str:
+    """A digest of the certificate that the proxy shows."""
     with connect(port) as sock:
         sock.sendall(SSL_REQUEST)
         assert sock.recv(1) == b"S"
@@ -254,22 +257,22 @@ def test_certificates_are_read_again(start_tls_proxy, tls_postgres, certificates
     install(certificates.proxy)
     client = {"tls": "require", "tls_cert": cert, "tls_key": key}
     proxy = start_tls_proxy(postgres=tls_postgres, client=client)
-    first = serial(proxy.postgres_port)
+    first = shown(proxy.postgres_port)
     with psycopg.connect(f"host=127.0.0.1 port={proxy.postgres_port} user=postgres dbname=postgres sslmode=require",
                          autocommit=True) as old:
         install(certificates.server)
-        assert serial(proxy.postgres_port) == first
+        assert shown(proxy.postgres_port) == first
         reload("reloaded")
-        second = serial(proxy.postgres_port)
+        second = shown(proxy.postgres_port)
         assert second != first
         assert old.execute("SELECT 1").fetchone() == (1,)
         Path(key).write_text("broken")
         reload("reload refused")
         assert "[postgres]" in proxy.log() and "tls_cert" in proxy.log()
-        assert serial(proxy.postgres_port) == second
+        assert shown(proxy.postgres_port) == second
         install((certificates.proxy[0], certificates.server[1]))
         reload("reload refused")                # a key of another certificate
-        assert serial(proxy.postgres_port) == second
+        assert shown(proxy.postgres_port) == second
         install(certificates.proxy)
         proxy.write({"tls": "off"}, {})
         reload("reloaded")
@@ -370,13 +373,13 @@ def test_replication_connections(tls_proxies, certificates):
                         "replication=database")
 
 
-def test_servers_do_not_matter_to_a_client_that_goes(start_tls_proxy, tls_postgres, tls_mariadb, certificates):
+def test_clients_that_vanish(start_tls_proxy, tls_postgres, tls_mariadb, certificates):
     """Clients that vanish in the midst of a handshake, or behind it, leave nothing."""
     proxy = start_tls_proxy(postgres=tls_postgres, mariadb=tls_mariadb, client=to_clients(certificates),
                             server=to_servers(certificates, "require"))
     for _ in range(5):
         with connect(proxy.postgres_port) as sock:
-            sock.sendall(SSL_REQUEST + b"")
+            sock.sendall(SSL_REQUEST)
             assert sock.recv(1) == b"S"
             sock.sendall(b"\x16\x03\x01")
         with asked(proxy.postgres_port, certificates):
@@ -386,3 +389,34 @@ def test_servers_do_not_matter_to_a_client_that_goes(start_tls_proxy, tls_postgr
             sock.sendall(MY_SSL_REQUEST)
     wait_for(lambda: proxy.clients() == 0, what="the end of all")
     assert proxy.metric("tqdbproxy_tls_connections") == 0
+
+
+def test_handshakes_of_garbage(start_tls_proxy, tls_postgres, tls_mariadb, certificates):
+    """Hellos with bytes changed, cut and repeated: the connection ends, or goes on; nothing else happens."""
+    proxy = start_tls_proxy(postgres=tls_postgres, mariadb=tls_mariadb, client=to_clients(certificates))
+    outgoing = ssl.MemoryBIO()
+    tls = certificates.context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="127.0.0.1")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    hello = outgoing.read()
+    chance = random.Random(1)
+    for n in range(300):
+        data = bytearray(hello)
+        for _ in range(chance.randrange(1, 6)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        data = bytes(data[:chance.randrange(len(data) + 1)]) + chance.randbytes(chance.randrange(40))
+        with connect(proxy.mariadb_port if n % 3 == 0 else proxy.postgres_port) as sock:
+            if n % 3 == 0:
+                assert sock.recv(4096)[4] == 10
+                sock.sendall(MY_SSL_REQUEST)
+            elif n % 3 == 1:
+                sock.sendall(SSL_REQUEST)
+                assert sock.recv(1) == b"S"
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+            answer = to_the_end(sock)
+            assert answer[:1] in (b"", b"\x15", b"\x16") or (n % 3 == 2 and answer[:1] == b"E"), answer
+    wait_for(lambda: proxy.clients() == 0, what="the end of all")
+    assert proxy.metric("tqdbproxy_internal_errors_total") == 0
+    with psycopg.connect(f"host=127.0.0.1 port={proxy.postgres_port} user=postgres dbname=postgres sslmode=require"):
+        pass

@@ -1,4 +1,4 @@
-"""Every kind of client before every kind of server, by every method of authentication: as direct, or the stated error."""
+"""Kinds of clients, kinds of servers, methods of authentication: as direct, or the stated error."""
 
 import asyncio
 import shutil
@@ -174,11 +174,11 @@ def test_mariadb(tls_proxies, tls_mariadb, certificates, connect, client, server
     assert connect(port, "u_native", client, certificates) == 42
     # whether an account's REQUIRE SSL is met is the server's to say, of the connection that it sees
     if server == "off":
-        with pytest.raises(Exception, match="1045.*Access denied"):
+        with pytest.raises(Exception, match=r"1045.*Access denied"):
             connect(port, "u_tls", client, certificates)
     else:
         assert connect(port, "u_tls", client, certificates) == 42
-    with pytest.raises(Exception, match="1045.*Access denied"):
+    with pytest.raises(Exception, match=r"1045.*Access denied"):
         connect(port, "u_nobody", client, certificates)
 
 

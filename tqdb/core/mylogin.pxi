@@ -70,7 +70,8 @@ cdef class MyLogin(Session):
         # an idle client expects no packet: the server ends it without one, and so does the proxy
         if kind != "shutdown" or self.state != MY_READY:
             seq = 0 if self.state == MY_GREETING else self.sequence + 1
-            self.out.append_bytes(my_error(seq, code, sqlstate, f"{message}; {hint}" if hint else message, self.state != MY_GREETING))
+            message = f"{message}; {hint}" if hint else message
+            self.out.append_bytes(my_error(seq, code, sqlstate, message, self.state != MY_GREETING))
         self.disconnect(C_TOLD)
 
     cdef Py_ssize_t refused(self, str message) except -1:
@@ -198,7 +199,8 @@ cdef class MyLogin(Session):
 
     cdef int refuse_disclosure(self) except -1:
         self.refuse("tls", f"the password would be sent to the server in clear, though it comes in TLS "
-                    f"({self.plugin.decode('ascii', 'replace')})", "set tls for the server in the proxy's configuration")
+                    f"({self.plugin.decode('ascii', 'replace')})",
+                    "set tls for the server in the proxy's configuration")
         return 0
 
     cdef bint may_be_asked(self, const char* p, Py_ssize_t n) except -1:

@@ -85,13 +85,13 @@ cdef class Tls:
         return filled
 
     cdef int seal(self, Buffer plain) except -1:
-        """Takes a record's worth from ``plain``."""
+        """Takes a record's worth from ``plain``, or is ``broken``."""
         cdef Py_ssize_t n = min(plain.size(), TLS_RECORD)
         try:
             self.engine.write(PyMemoryView_FromMemory(plain.ptr(), n, PyBUF_READ))
         except ssl.SSLError:
             self.broken = True
-            raise
+            return 0
         plain.consume(n)
         return self.collect()
 
@@ -168,6 +168,8 @@ cdef class TlsStream(Stream):
             while tls.established and not tls.broken and ep.out.size() and tls.sealed.size() < LOW_WATER:
                 size = ep.out.size()
                 tls.seal(ep.out)
+                if tls.broken:
+                    return ep.disconnect(C_PEER_GONE)
                 if size >= LOW_WATER and ep.out.size() < LOW_WATER:
                     ep.drained()
             if not tls.sealed.size():
