@@ -1,6 +1,9 @@
 """Configuration: every error names file, section and key, and says what is allowed."""
 
+from pathlib import Path
+
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from tqdb import tls
 from tqdb.config import Address, find_file, parse_address, read_file
@@ -71,18 +74,29 @@ def test_keys_and_names_of_backends_with_underscores(tmp_path):
     assert config.postgres.tls_cert == "/cert"
 
 
+def test_a_name_that_tls_cannot_tell(tmp_path):
+    config = read(tmp_path, GOOD.replace("[::1]:5432", ".db:5432") + "tls = require\n")
+    with pytest.raises(ConfigError, match=r"\[postgres.main\]: key 'primary': '.db:5432'"):
+        tls.demands(config)
+
+
 @pytest.mark.parametrize("section, key, words", [
     ("postgres", "tls_cert", ["No such file"]), ("postgres", "tls_key", ["No such file"]),
     ("postgres", "tls_client_ca", ["No such file"]), ("postgres.main", "tls_ca", ["No such file"]),
     ("postgres.main", "tls_cert", ["No such file"])])
 def test_certificates_that_cannot_be_used(tmp_path, certificates, section, key, words):
-    """Each file that is missing, and each that is no certificate, is one line with its key."""
+    """Each file that is missing, and each that is no certificate or asks for a passphrase, is one line with its key."""
     cert, private = certificates.proxy
     files = {"postgres": {"tls_cert": cert, "tls_key": private, "tls_client_ca": certificates.ca},
              "postgres.main": {"tls_ca": certificates.ca, "tls_cert": cert, "tls_key": private}}
+    plain = serialization.load_pem_private_key(Path(private).read_bytes(), None)
+    secret = tmp_path / "secret"
+    secret.write_bytes(plain.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")))
     nonsense = tmp_path / "nonsense"
     nonsense.write_text("nonsense")
-    for path, said in (("/nonexistent", words), (str(nonsense), ["cannot be used", "PEM"])):
+    for path, said in (("/nonexistent", words), (str(nonsense), ["cannot be used", "PEM"]),
+                       (str(secret), ["cannot be used", "PEM"])):
         files[section][key] = path
         text = GOOD.replace("5433\n", "5433\ntls = allow\n" + "".join(
             f"{k} = {v}\n" for k, v in files["postgres"].items()))

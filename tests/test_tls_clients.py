@@ -9,16 +9,20 @@ import signal
 import socket
 import ssl
 import struct
+import subprocess
 import threading
 from pathlib import Path
 
+import psutil
 import psycopg
 import pymysql
 import pytest
 
+from tests.fix_servers import tqdb_command
 from tests.fix_tls import PASSWORD, to_clients, to_servers
 from tests.wait import wait_for
 from tests.wire import my, pg_split, pg_startup
+from tqdb.load.servers import free_port
 
 SSL_REQUEST = struct.pack("!II", 8, 80877103)
 MY_SSL_REQUEST = my(1, struct.pack("<IIB23x", 0x0008AA00, 1 << 24, 45))     # 4.1, secure connection, plugins, TLS
@@ -281,6 +285,29 @@ def test_certificates_are_read_again(start_tls_proxy, tls_postgres, certificates
         psycopg.connect(f"host=127.0.0.1 port={proxy.postgres_port} user=postgres dbname=postgres sslmode=require")
 
 
+def test_certificates_are_read_again_without_a_file(tls_postgres, certificates, tmp_path):
+    """Started by arguments and environment there is no file to read, but certificates are."""
+    cert, key = tmp_path / "cert", tmp_path / "key"
+    cert.write_bytes(Path(certificates.proxy[0]).read_bytes())
+    key.write_bytes(Path(certificates.proxy[1]).read_bytes())
+    port = free_port()
+    log = tmp_path / "log"
+    with log.open("w") as out, subprocess.Popen(
+            [*tqdb_command(), "serve", "--postgres", tls_postgres.address, "--listen-postgres", f"127.0.0.1:{port}"],
+            stderr=out, env={**os.environ, "TQDB_POSTGRES_TLS": "allow", "TQDB_POSTGRES_TLS_CERT": str(cert),
+                             "TQDB_POSTGRES_TLS_KEY": str(key)}) as process:
+        try:
+            wait_for(lambda: " ready " in log.read_text())
+            first = shown(port)
+            cert.write_bytes(Path(certificates.server[0]).read_bytes())
+            key.write_bytes(Path(certificates.server[1]).read_bytes())
+            psutil.Process(process.pid).send_signal(signal.SIGHUP)
+            wait_for(lambda: "reloaded" in log.read_text())
+            assert shown(port) != first
+        finally:
+            process.kill()
+
+
 # --- what goes through it ----------------------------------------------------------------------------
 
 
@@ -303,6 +330,7 @@ def test_much_both_ways_and_a_reader_that_pauses(tls_proxies, certificates, serv
     proxy = tls_proxies("tls", server)
     rows = 400
     text = os.urandom(16384).hex()
+    process = psutil.Process(proxy.process.pid)
     with psycopg.connect(f"host=127.0.0.1 port={proxy.postgres_port} user=postgres dbname=postgres sslmode=require",
                          autocommit=True) as connection:
         connection.execute("CREATE TEMP TABLE much (v text)")
@@ -313,12 +341,14 @@ def test_much_both_ways_and_a_reader_that_pauses(tls_proxies, certificates, serv
         with asked(proxy.postgres_port, certificates) as sock:
             sock.sendall(STARTUP)
             until_ready(sock)
-            size = 30_000_000
+            size = 60_000_000
+            before = process.memory_info().rss
             sql = f"SELECT repeat('x', {size // 30}) FROM generate_series(1, 30)".encode()
             sock.sendall(b"Q" + struct.pack("!I", len(sql) + 5) + sql + b"\0")
             assert sock.recv(1)
             assert connection.execute("SELECT count(*), sum(length(v)) FROM much").fetchone() == (
                 rows, rows * len(text))
+            assert process.memory_info().rss - before < 16_000_000
             got = 1
             while got < size:
                 got += len(sock.recv(1 << 20))
@@ -332,6 +362,23 @@ def test_pipelined_statements_of_many_records(tls_proxies, certificates):
         with connection.pipeline():
             answers = [connection.execute("SELECT %s::int, repeat('y', %s)", [n, n * 40]) for n in range(600)]
         assert [(a, len(b)) for a, b in (c.fetchone() for c in answers)] == [(n, n * 40) for n in range(600)]
+
+
+@pytest.mark.parametrize("server", ["off", "require"])
+def test_change_user(tls_proxies, certificates, server):
+    import mysql.connector
+    connection = mysql.connector.connect(
+        host="127.0.0.1", port=tls_proxies("tls", server).mariadb_port, user="root", database="d", use_pure=True,
+        ssl_ca=certificates.ca, ssl_verify_cert=True)
+    with connection.cursor() as cursor:
+        for user, password in (("u_native", PASSWORD), ("root", "")):
+            connection.cmd_change_user(user, password, "d")
+            cursor.execute("SELECT SUBSTRING_INDEX(USER(), '@', 1), DATABASE()")
+            assert cursor.fetchall() == [(user, "d")]
+        with pytest.raises(mysql.connector.Error) as e:
+            connection.cmd_change_user("u_native", "wrong", "d")
+        assert e.value.errno == 1045
+    connection.close()
 
 
 @pytest.mark.parametrize("server", ["off", "require"])

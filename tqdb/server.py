@@ -413,11 +413,12 @@ class Server:
         self.notifier.tell("READY=1")
 
     def _reload(self) -> None:
-        if self.config.source in ("", "command line"):
+        no_file = self.config.source in ("", "command line")
+        if no_file and not self.offers and not self.demands:
             event(WARNING, "reload_refused", "reload: started without a configuration file, nothing to read")
             return
         try:
-            new = read_file(self.config.source)
+            new = self.config if no_file else read_file(self.config.source)
             states = {name: BackendState(name, p.backend) for name, p in new.protocols()}
             offers, demands = tls.offers(new), tls.demands(new)
         except (ConfigError, TqdbError) as e:

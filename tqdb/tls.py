@@ -121,6 +121,10 @@ class Demand:
             files.authorities("tls_ca", backend.tls_ca)
         if backend.tls_cert is not None:
             files.chain(backend.tls_cert, backend.tls_key)
+        try:
+            self.engine(backend.primary)
+        except ValueError as e:
+            raise ConfigError(f"{files.where}: key 'primary': '{backend.primary}' is not valid with TLS; {e}") from None
 
     def engine(self, address: Address) -> Engine:
         """For a connection to ``address``, whose host is told (SNI) and, if asked for, verified."""
