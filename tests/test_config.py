@@ -1,7 +1,11 @@
 """Configuration: every error names file, section and key, and says what is allowed."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from tqdb import tls
 from tqdb.config import Address, find_file, parse_address, read_file
 from tqdb.errors import ConfigError
 
@@ -42,6 +46,11 @@ def test_environment_wins(tmp_path):
     ("[postgres]\n[postgres.main]\nprimary = a:1\n", ["'listen'", "missing"]),
     ("[postgres]\nlisten = a:1\n[postgres.main]\nprimary = a\n", ["[postgres.main]", "'primary'", "host:port"]),
     ("[postgres]\nlisten = a:99999\n[postgres.main]\nprimary = a:1\n", ["'listen'", "65535"]),
+    (GOOD + "tls = on\n", ["[postgres.main]", "'tls'", "verify-full"]),
+    (GOOD + "tls_ca = ca.crt\n", ["[postgres.main]", "'tls_ca'", "absolute path, or system"]),
+    (GOOD + "tls_key = /k\n", ["[postgres.main]", "'tls_cert'", "missing"]),
+    (GOOD.replace("[::1]:5432", "unix:/s") + "tls = require\n", ["[postgres.main]", "'tls'", "Unix socket"]),
+    (GOOD.replace("5433\n", "5433\ntls = require\n"), ["[postgres]", "'tls_cert'", "missing"]),
     ("", ["neither"]), ("nonsense", ["tqdb.ini"]), ("[a]\nx=1\nx=2\n", ["tqdb.ini", "x"]),
 ])
 def test_errors_tell_where_and_what_is_allowed(tmp_path, text, words):
@@ -55,6 +64,50 @@ def test_errors_tell_where_and_what_is_allowed(tmp_path, text, words):
 def test_environment_errors_name_the_variable(tmp_path):
     with pytest.raises(ConfigError, match="TQDB_LIMITS_DRAIN_TIMEOUT"):
         read(tmp_path, GOOD, {"TQDB_LIMITS_DRAIN_TIMEOUT": "x"})
+
+
+def test_keys_and_names_of_backends_with_underscores(tmp_path):
+    text = GOOD.replace("[postgres.main]", "default = far_away\n[postgres.far_away]")
+    config = read(tmp_path, text, {"TQDB_POSTGRES_FAR_AWAY_TLS": "verify-ca", "TQDB_POSTGRES_FAR_AWAY_TLS_CA": "/ca",
+                                   "TQDB_POSTGRES_TLS_CERT": "/cert"})
+    assert (config.postgres.backend.tls, config.postgres.backend.tls_ca) == ("verify-ca", "/ca")
+    assert config.postgres.tls_cert == "/cert"
+
+
+def test_a_name_that_tls_cannot_tell(tmp_path):
+    config = read(tmp_path, GOOD.replace("[::1]:5432", ".db:5432") + "tls = require\n")
+    with pytest.raises(ConfigError, match=r"\[postgres.main\]: key 'primary': '.db:5432'"):
+        tls.demands(config)
+
+
+@pytest.mark.parametrize("section, key, words", [
+    ("postgres", "tls_cert", ["No such file"]), ("postgres", "tls_key", ["No such file"]),
+    ("postgres", "tls_client_ca", ["No such file"]), ("postgres.main", "tls_ca", ["No such file"]),
+    ("postgres.main", "tls_cert", ["No such file"])])
+def test_certificates_that_cannot_be_used(tmp_path, certificates, section, key, words):
+    """Each file that is missing, and each that is no certificate or asks for a passphrase, is one line with its key."""
+    cert, private = certificates.proxy
+    files = {"postgres": {"tls_cert": cert, "tls_key": private, "tls_client_ca": certificates.ca},
+             "postgres.main": {"tls_ca": certificates.ca, "tls_cert": cert, "tls_key": private}}
+    plain = serialization.load_pem_private_key(Path(private).read_bytes(), None)
+    secret = tmp_path / "secret"
+    secret.write_bytes(plain.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")))
+    nonsense = tmp_path / "nonsense"
+    nonsense.write_text("nonsense")
+    for path, said in (("/nonexistent", words), (str(nonsense), ["cannot be used", "PEM"]),
+                       (str(secret), ["cannot be used", "PEM"])):
+        files[section][key] = path
+        text = GOOD.replace("5433\n", "5433\ntls = allow\n" + "".join(
+            f"{k} = {v}\n" for k, v in files["postgres"].items()))
+        config = read(tmp_path, text + "tls = verify-ca\n" + "".join(
+            f"{k} = {v}\n" for k, v in files["postgres.main"].items()))
+        with pytest.raises(ConfigError) as e:
+            tls.offers(config)
+            tls.demands(config)
+        message = str(e.value)
+        assert f"section [{section}]" in message and path in message and "\n" not in message
+        assert all(word in message for word in said), message
 
 
 @pytest.mark.parametrize("text", ["localhost:5432", "[fe80::1%eth0]:5432", "unix:/tmp/x", "10.0.0.1:0"])

@@ -2,7 +2,9 @@
 # One namespace keeps calls between them at C speed and leaves one file to freeze.
 
 cimport cython
+from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
@@ -13,6 +15,7 @@ import hashlib
 import heapq
 import logging
 import re
+import ssl
 import sys
 from collections import OrderedDict, deque
 from weakref import WeakValueDictionary
@@ -29,6 +32,7 @@ include "core/sqltuples.pxi"
 include "core/sqlscan.pxi"
 include "core/expect.pxi"
 include "core/endpoint.pxi"
+include "core/tls.pxi"
 include "core/shapes.pxi"
 include "core/awaited.pxi"
 include "core/classes.pxi"

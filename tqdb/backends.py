@@ -1,13 +1,14 @@
-"""Backends: where they are, whether they were reachable, and connecting to them without blocking."""
+"""Backends: where they are, whether they were reachable, and connecting to them without blocking, with TLS or not."""
 
 import errno
 import os
 import socket
-from selectors import EVENT_WRITE
+from selectors import EVENT_READ, EVENT_WRITE
 
 from tqdb.config import Address, Backend
 from tqdb.errors import TqdbError
 from tqdb.loop import Loop
+from tqdb.tls import Demand, Engine, PgRequest
 
 
 class BackendState:
@@ -112,3 +113,52 @@ class Connector:
             self.loop.unwatch(self.sock)
             self.sock.close()
             self.sock = None
+
+
+class Reach:
+    """An attempt to reach a backend, with TLS where the protocol begins with it; ``done``: see ``tls.PgRequest``."""
+
+    def __init__(self, loop: Loop, state: BackendState, demand: Demand | None, timeout: float, done):
+        self.loop = loop
+        self.address = state.backend.primary
+        self.demand = demand if state.protocol == "postgres" else None
+        self.timeout = timeout
+        self.done = done
+        self.attempt: Connector | PgRequest = Connector(loop, state.addresses, timeout, self._connected)
+
+    def _connected(self, sock: socket.socket | None, error: str) -> None:
+        if sock is None or self.demand is None:
+            self.done(sock, None, error)
+        else:
+            self.attempt = PgRequest(self.loop, sock, self.demand, self.address, self.timeout, self.done)
+
+    def cancel(self) -> None:
+        self.attempt.cancel()
+
+
+def send_cancel(loop: Loop, sock: socket.socket, engine: Engine | None, packet: bytes, done) -> None:
+    """Sends PostgreSQL's CancelRequest on a new connection; ``done()`` once the server has closed it.
+
+    It closes when it has signalled: only then may a client think it done.
+    """
+    def answered(mask: int) -> None:
+        try:
+            if sock.recv(4096):
+                return          # TLS has something of its own to say
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            pass
+        loop.unwatch(sock)
+        sock.close()
+        done()
+
+    try:
+        if engine is not None:
+            _, outgoing, sealing = engine
+            sealing.write(packet)
+            packet = outgoing.read()
+        sock.send(packet)
+    except OSError:
+        pass
+    loop.watch(sock, EVENT_READ, answered)

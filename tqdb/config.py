@@ -71,6 +71,20 @@ def _seconds(low: float, high: float):
     return parse
 
 
+def _one_of(*words: str):
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"allowed: {', '.join(words)}")
+        return text
+    return parse
+
+
+def _authorities(text: str) -> str:
+    if text != "system" and not text.startswith("/"):
+        raise ValueError("allowed: an absolute path, or system")
+    return text
+
+
 def _name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_]+", text):
         raise ValueError("allowed: letters, digits and _")
@@ -111,6 +125,11 @@ class Backend:
     name: str
     primary: Address = _option(
         None, parse_address, "the server: host:port, [ipv6]:port or unix:/path", "127.0.0.1:{server}")
+    tls: str = _option(
+        "off", _one_of("off", "prefer", "require", "verify-ca", "verify-full"), "TLS to the server")
+    tls_ca: str = _option("system", _authorities, "authorities that verify-ca and verify-full trust: a file, or system")
+    tls_cert: str | None = _option(None, _path, "certificate for a server that asks for one", "; /etc/tqdb/client.crt")
+    tls_key: str | None = _option(None, _path, "its key, if not in the same file", "; /etc/tqdb/client.key")
 
 
 @dataclass(frozen=True)
@@ -118,6 +137,12 @@ class Protocol:
     listen: Address | None = _option(None, _listen, "address to listen on", "127.0.0.1:{own}")
     socket: str | None = _option(None, _path, "Unix socket to listen on as well", "; /run/tqdb/{socket}")
     default: str = _option("main", _name, "name of the backend section that serves")
+    tls: str = _option("off", _one_of("off", "allow", "require"), "TLS to clients over TCP")
+    tls_cert: str | None = _option(None, _path, "the proxy's certificate, and those that issued it",
+                                   "; /etc/tqdb/server.crt")
+    tls_key: str | None = _option(None, _path, "its key, if not in the same file", "; /etc/tqdb/server.key")
+    tls_client_ca: str | None = _option(
+        None, _path, "clients with TLS have to show a certificate of these authorities", "; /etc/tqdb/clients.crt")
     backends: dict[str, Backend] = field(default_factory=dict)
 
     @property
@@ -193,7 +218,9 @@ def _environment(environ: dict[str, str]) -> dict[str, dict[str, tuple[str, str]
             continue
         section, key = match[1].lower(), match[2].lower()
         if section in PROTOCOLS and key not in options(Protocol):
-            backend, _, last = key.rpartition("_")
+            # the longest key that the name ends with: a backend's own name may have a _, too
+            last = max((k for k in options(Backend) if key.endswith(f"_{k}")), key=len, default=key.rpartition("_")[2])
+            backend = key.removesuffix(last).removesuffix("_")
             if backend:
                 section, key = f"{section}.{backend}", last
         found.setdefault(section, {})[key] = (text, f"environment variable {name}")
@@ -213,6 +240,12 @@ def build(sections: dict[str, dict[str, tuple[str, str]]], source: str) -> Confi
             if backend.primary is None:
                 raise ConfigError(f"{source}: section [{section}]: key 'primary' is missing; "
                                   f"allowed: host:port, [ipv6]:port or unix:/path")
+            if backend.primary.unix and backend.tls not in ("off", "prefer"):
+                raise ConfigError(f"{source}: section [{section}]: key 'tls': '{backend.tls}' is not valid; "
+                                  f"there is no TLS over a Unix socket; allowed: off, prefer")
+            if backend.tls_key is not None and backend.tls_cert is None:
+                raise ConfigError(f"{source}: section [{section}]: key 'tls_cert' is missing, "
+                                  f"though 'tls_key' is there")
             backends[protocol][name] = backend
         elif section not in _SECTIONS:
             raise ConfigError(f"{source}: unknown section [{section}]; allowed: {', '.join(_SECTIONS)}, "
@@ -230,6 +263,9 @@ def build(sections: dict[str, dict[str, tuple[str, str]]], source: str) -> Confi
             continue
         if protocol.listen is None and protocol.socket is None:
             raise ConfigError(f"{source}: section [{name}]: key 'listen' is missing; allowed: host:port")
+        if protocol.tls != "off" and protocol.tls_cert is None:
+            raise ConfigError(f"{source}: section [{name}]: key 'tls_cert' is missing, which 'tls = {protocol.tls}' "
+                              f"needs; allowed: an absolute path")
         if protocol.default not in protocol.backends:
             raise ConfigError(f"{source}: section [{name}]: key 'default': there is no section "
                               f"[{name}.{protocol.default}]")

@@ -24,6 +24,7 @@ from tqdb._core import (
     SECONDS_BOUNDS,
     SourceSnapshot,
     count_states,
+    count_tls,
     fine_percentile,
 )
 from tqdb.log import Recent
@@ -36,7 +37,7 @@ WINDOW_SECONDS = 10         # over which derived figures look back
 HISTORY_SECONDS = 180       # of the dashboard's charts
 TOP_SOURCES = 20
 SLICE = 64                  # places rendered in one step of a scrape
-REFUSALS = ("connect", "too_many", "timeout", "protocol", "unsupported", "shutdown")
+REFUSALS = ("connect", "too_many", "timeout", "protocol", "unsupported", "tls", "shutdown")
 EVENTS = 20                 # last warnings that are shown
 
 # What is counted by file and line is rendered by the core; these are its headers.
@@ -221,6 +222,9 @@ class Metrics(Collector):
         clients, servers = self.connections()
         yield _gauge("tqdbproxy_client_connections", "Client connections", ["protocol", "state"], clients)
         yield _gauge("tqdbproxy_server_connections", "Server connections", ["protocol", "state"], servers)
+        yield _gauge("tqdbproxy_tls_connections", "Connections that carry TLS", ["side", "version"],
+                     {**{(side, version): 0 for side in ("client", "server") for version in ("TLSv1.2", "TLSv1.3")},
+                      **count_tls(self.server.sessions)})
         yield _gauge("tqdbproxy_backend_up", "Whether a backend was reachable at its last use or probe",
                      ["protocol", "backend", "address"],
                      {(b.protocol, b.backend.name, str(b.backend.primary)): int(bool(b.up))

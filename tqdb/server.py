@@ -8,9 +8,9 @@ import time
 from logging import ERROR, INFO, WARNING
 from selectors import EVENT_READ
 
-from tqdb import policy
-from tqdb._core import Engine, MyServer, MySession, PgServer, PgSession, Stats, Stream
-from tqdb.backends import BackendState, Connector, tune
+from tqdb import policy, tls
+from tqdb._core import Engine, MyServer, MySession, PgServer, PgSession, Stats, Stream, TlsStream
+from tqdb.backends import BackendState, Reach, send_cancel, tune
 from tqdb.catalog import sessions
 from tqdb.config import Config, differences, read_file
 from tqdb.errors import ConfigError, TqdbError
@@ -63,7 +63,7 @@ class Server:
         self.sessions: dict[object, float] = {}             # session -> when it came
         self.servers: set[object] = set()
         self.logging_in: dict[object, float] = {}           # session -> when its login must have ended
-        self.connecting: dict[object, Connector] = {}
+        self.connecting: dict[object, Reach] = {}
         self.backends: dict[str, BackendState] = {}
         self.listeners: list[tuple[str, socket.socket]] = []
         self.addresses: dict[str, str] = {}
@@ -73,6 +73,8 @@ class Server:
         self.draining_until: float | None = None
         for name, protocol in config.protocols():
             self.backends[name] = BackendState(name, protocol.backend)
+        self.offers = tls.offers(config)
+        self.demands = tls.demands(config)
         self.notifier = Notifier()
         self.recent = Recent()
         logging.getLogger().addHandler(self.recent)
@@ -159,6 +161,11 @@ class Server:
             session = SESSIONS[name][0](self.engine)
             session.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
             session.backend = f"{name}.{self.backends[name].backend.name}"
+            session.local = sock.family == socket.AF_UNIX
+            offer = self.offers.get(name)
+            if offer is not None and not session.local:
+                session.secure = offer.engine
+                session.needs_tls = offer.required
             self.sessions[session] = time.monotonic()
             self.logging_in[session] = time.monotonic() + self.config.limits.client_login_timeout
             Stream(sock, session, self.loop)
@@ -180,7 +187,7 @@ class Server:
             return
         state = self.choose_backend(name, session)
 
-        def done(sock, error):
+        def done(sock, engine, error):
             self.connecting.pop(session, None)
             if sock is None:
                 self._backend_down(state, error)
@@ -197,15 +204,28 @@ class Server:
                 return
             self._backend_up(state)
             server = SESSIONS[name][1](self.engine)
+            server.local = sock.family == socket.AF_UNIX
+            demand = self.demands.get((name, state.backend.name))
+            if demand is not None:
+                server.needs_tls = demand.required
+                server.secure = lambda: demand.engine(state.backend.primary)
             self.servers.add(server)
             session.address = address
+            if engine is not None:
+                TlsStream(sock, server, self.loop, *engine)
+                offer = self.offers.get(name)
+                session.same_end = offer is not None and engine[2].getpeercert(True) == offer.certificate
+            else:
+                Stream(sock, server, self.loop)
             session.attach(server)
-            Stream(sock, server, self.loop)
             self.engine.settle()
 
         if not session.closed:
-            self.connecting[session] = Connector(
-                self.loop, state.addresses, self.config.limits.server_connect_timeout, done)
+            self.connecting[session] = self._reach(state, done)
+
+    def _reach(self, state: BackendState, done) -> Reach:
+        return Reach(self.loop, state, self.demands.get((state.protocol, state.backend.name)),
+                     self.config.limits.server_connect_timeout, done)
 
     def cancel(self, session, packet: bytes, key: bytes) -> None:
         """A CancelRequest: takes a gathered write back; a batch under way goes on, it carries others' writes too.
@@ -217,25 +237,14 @@ class Server:
             session.abort()
             return
 
-        def done(sock, error):
+        def done(sock, engine, error):
             self.connecting.pop(session, None)
             if sock is None:
                 session.abort()
-                return
-            try:
-                sock.send(packet)
-            except OSError:
-                pass
-            self.loop.watch(sock, EVENT_READ, lambda mask: answered(sock))
+            else:
+                send_cancel(self.loop, sock, engine, packet, session.abort)
 
-        def answered(sock):
-            # the server closes once it has signalled: only then may the client think it done
-            self.loop.unwatch(sock)
-            sock.close()
-            session.abort()
-
-        self.connecting[session] = Connector(self.loop, self.backends["postgres"].addresses,
-                                             self.config.limits.server_connect_timeout, done)
+        self.connecting[session] = self._reach(self.backends["postgres"], done)
 
     def judge_session(self, *args):
         return self.guarded("judge_session", sessions.UNLIKE, self.questions.judge, *args)
@@ -289,7 +298,7 @@ class Server:
         if state.up or self.backends.get(state.protocol) is not state or self.draining_until is not None:
             return
 
-        def done(sock, error):
+        def done(sock, engine, error):
             if sock is not None:
                 sock.close()
                 self._backend_up(state)
@@ -298,7 +307,7 @@ class Server:
                 if state.up is False:
                     self.loop.call_later(PROBE_SECONDS, lambda: self._probe(state))
 
-        Connector(self.loop, state.addresses, self.config.limits.server_connect_timeout, done)
+        self._reach(state, done)
 
     def readiness(self) -> tuple[bool, str]:
         """Whether ``/readyz`` is 200, and the reason if not."""
@@ -404,12 +413,14 @@ class Server:
         self.notifier.tell("READY=1")
 
     def _reload(self) -> None:
-        if self.config.source in ("", "command line"):
+        no_file = self.config.source in ("", "command line")
+        if no_file and not self.offers and not self.demands:
             event(WARNING, "reload_refused", "reload: started without a configuration file, nothing to read")
             return
         try:
-            new = read_file(self.config.source)
+            new = self.config if no_file else read_file(self.config.source)
             states = {name: BackendState(name, p.backend) for name, p in new.protocols()}
+            offers, demands = tls.offers(new), tls.demands(new)
         except (ConfigError, TqdbError) as e:
             event(ERROR, "reload_refused", f"reload refused, nothing changed: {e}", error=str(e))
             return
@@ -434,6 +445,7 @@ class Server:
                       address=str(state.backend.primary))
         self.config = new
         self.backends = states
+        self.offers, self.demands = offers, demands
         self._configure_engine()
         for state in states.values():
             self._probe(state)

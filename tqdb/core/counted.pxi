@@ -98,3 +98,16 @@ def count_states(sessions):
             servers[session.dialect][0 if state == CS_IDLE else 1] += 1
     return ({(d, CLIENT_STATES[state]): clients[d][state] for d in range(2) for state in range(4)},
             {(d, "active" if state else "idle"): servers[d][state] for d in range(2) for state in range(2)})
+
+
+def count_tls(sessions):
+    """``{(side, version): number}`` of the connections of sessions that carry TLS; side: ``client``, ``server``."""
+    cdef dict found = {}
+    cdef Counted session
+    for item in sessions:
+        session = <Counted>item
+        for side, ep in (("client", session), ("server", session.server)):
+            if has_tls(<Endpoint>ep) and (<TlsStream>(<Endpoint>ep).stream).tls.established:
+                key = side, (<TlsStream>(<Endpoint>ep).stream).tls.version
+                found[key] = found.get(key, 0) + 1
+    return found

@@ -117,6 +117,9 @@ cdef class Endpoint:
     cdef bint resuming               # … and is to go on at the next safe point
     cdef readonly bint closing       # disconnected; the stream ends once ``out`` is empty
     cdef readonly bint closed
+    cdef public object secure       # makes what a ``TlsStream`` needs; None: its stream stays plain
+    cdef public bint needs_tls      # … and it may not stay plain
+    cdef public bint local          # its peer is on this machine, on a Unix socket
 
     def __cinit__(self, *args, **kwargs):
         self.out = Buffer()
@@ -191,6 +194,14 @@ cdef class Endpoint:
 
     cdef int drained(self) except -1:
         """``out`` has become small: whoever was held back by it may go on."""
+        return 0
+
+    cdef int secured(self, str protocol) except -1:
+        """The stream's TLS handshake is done; ``protocol``: the one agreed upon (ALPN), or None."""
+        return 0
+
+    cdef int insecure(self, str reason) except -1:
+        """The stream's TLS has failed; it ends behind this."""
         return 0
 
     cdef int let_go(self, int cause) except -1:
@@ -297,9 +308,9 @@ cdef class Stream:
                     # hung up while not being read: the send below or the next read will tell
                     self.peek()
             if mask & IO_WRITE and not ep.closed:
-                self.flush()
+                ep.stream.flush()           # which ``read`` may have changed
             if not ep.closed:
-                self.update_interest()
+                ep.stream.update_interest()
         except Exception:
             ep.turn.failed("connection", ep)
         ep.turn.settle()
@@ -341,11 +352,16 @@ cdef class Stream:
             ep.close()
         return 0
 
-    cdef int update_interest(self) except -1:
+    cdef int wanted(self) except -1:
+        """What the socket is watched for."""
         cdef Endpoint ep = self.endpoint
         cdef int want = IO_WRITE if ep.out.size() else 0
         if ep.want_read():
             want |= IO_READ
+        return want
+
+    cdef int update_interest(self) except -1:
+        cdef int want = self.wanted()
         if want != self.interest:
             self.interest = want
             self.poller.set_interest(self, want, False)

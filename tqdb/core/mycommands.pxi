@@ -11,6 +11,13 @@ MY_DUMPS = frozenset((COM_BINLOG_DUMP, COM_BINLOG_DUMP_GTID, COM_TABLE_DUMP))
 MY_UNANSWERED = frozenset((COM_QUIT, COM_STMT_CLOSE, COM_STMT_SEND_LONG_DATA))
 
 
+cdef bytes my_change_plugin(bytes said):
+    """The authentication plugin that a COM_CHANGE_USER names behind the command, or nothing."""
+    cdef bytes rest = said.partition(b"\0")[2]
+    rest = rest[1 + rest[0]:] if rest else b""              # user, authentication data, …
+    return rest.partition(b"\0")[2][2:].partition(b"\0")[0]     # … database, character set
+
+
 cdef class MyReset:
     """Effect of COM_RESET_CONNECTION, or of COM_CHANGE_USER: then ``user`` is what it says behind the command."""
     cdef bytes user
@@ -240,6 +247,8 @@ cdef class MyCommands(MyBehind):
             change.text = b"use " + said
             self.expect(command, 0, change)
         else:
+            if not self.may_disclose(my_change_plugin(said)):
+                return NEED_MORE
             self.in_change_user = True
             reset = MyReset.__new__(MyReset)
             reset.user = said

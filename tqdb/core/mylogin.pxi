@@ -15,6 +15,7 @@ MY_ERRORS = {
     "timeout": (1159, "08S01"),
     "shutdown": (1053, "08S01"),
     "unsupported": (1251, "08004"),
+    "tls": (1045, "28000"),
 }
 
 
@@ -28,10 +29,12 @@ cdef class MyLogin(Session):
     cdef bint status_unknown            # an error came last: it tells no status
     cdef int collation
     cdef int sequence                   # of the client's last packet
+    cdef bytes plugin                   # by which it is authenticated
 
     def __init__(self, Engine engine):
         Session.__init__(self, engine)
         self.dialect = MY
+        self.plugin = b""
 
     def connect(self):
         """A client is there; MariaDB's server speaks first, so the server connection is made at once."""
@@ -56,7 +59,7 @@ cdef class MyLogin(Session):
             return 0
         return self.out.append_bytes(my_error(1, code, sqlstate, message))
 
-    cpdef refuse(self, str kind, str message):
+    cpdef refuse(self, str kind, str message, str hint=""):
         cdef int seq
         code, sqlstate = MY_ERRORS[kind]
         if self.closing:
@@ -67,6 +70,7 @@ cdef class MyLogin(Session):
         # an idle client expects no packet: the server ends it without one, and so does the proxy
         if kind != "shutdown" or self.state != MY_READY:
             seq = 0 if self.state == MY_GREETING else self.sequence + 1
+            message = f"{message}; {hint}" if hint else message
             self.out.append_bytes(my_error(seq, code, sqlstate, message, self.state != MY_GREETING))
         self.disconnect(C_TOLD)
 
@@ -110,18 +114,33 @@ cdef class MyLogin(Session):
             return NEED_MORE
         length = my_length(p)
         self.sequence = <uint8_t>p[3]
-        if length > MY_MAX_AUTH or (self.state == MY_LOGIN and self.sequence != 1):
-            self.sequence = 1
+        if length > MY_MAX_AUTH or (self.state == MY_LOGIN and self.sequence != 1 + has_tls(self)):
+            self.sequence = 1 + has_tls(self)
             return self.refused("Bad handshake")
         if self.state == MY_AUTH and self.sequence == 0:
             return self.wait_for(WHEN_FREE)         # a command, ahead of the end of the login
         if n < length + MY_HEADER:
             return NEED_MORE
-        if self.state == MY_LOGIN and not self.read_handshake_response(p + MY_HEADER, length):
+        if self.state == MY_AUTH:
+            self.forward_login(self.sequence, p + MY_HEADER, length)
+            return length + MY_HEADER
+        if self.secure is not None and not has_tls(self) and (
+                length == SSL_REQUEST_BYTES and le32(p + MY_HEADER) & CLIENT_SSL):
+            # nobody answers an SSLRequest: what is here behind it is TLS already, or the handshake fails
+            start_tls(self, p + MY_HEADER + length, n - MY_HEADER - length)
+            return n
+        if not self.read_handshake_response(p + MY_HEADER, length):
             return NEED_MORE
         self.state = MY_AUTH
-        self.forward(p, length + MY_HEADER)
+        (<SessionServer>self.server).log_in(self.sequence, p[MY_HEADER:MY_HEADER + length])
         return length + MY_HEADER
+
+    cdef int forward_login(self, int sequence, const char* p, Py_ssize_t n) except -1:
+        """A packet of the login, for the server: an SSLRequest on one of the two sides only shifts the numbers."""
+        cdef char[4] header
+        put_packet_header(header, n, (sequence - has_tls(self) + has_tls(self.server)) & 255)
+        self.server.out.append(header, MY_HEADER)
+        return self.forward(p, n)
 
     cdef bint read_handshake_response(self, const char* p, Py_ssize_t n) except -1:
         """Protocol::HandshakeResponse41: capabilities, character set, user, database."""
@@ -133,8 +152,13 @@ cdef class MyLogin(Session):
             return False
         self.capabilities = le32(p)
         self.extended = 0 if self.capabilities & CLIENT_MYSQL else le32(p + 28)
-        if self.capabilities & (CLIENT_SSL | CLIENT_COMPRESS | CLIENT_ZSTD):
-            self.refuse("unsupported", "TLS and compression are not offered here; connect without them")
+        if self.capabilities & (CLIENT_COMPRESS | CLIENT_ZSTD) or self.capabilities & CLIENT_SSL and not has_tls(self):
+            self.refuse("unsupported", "TLS is not offered here, or was not asked for as it should be; "
+                        "compression is not offered")
+            return False
+        self.capabilities &= ~CLIENT_SSL
+        if self.needs_tls and not has_tls(self):
+            self.refuse("tls", "Access denied: connections without TLS are not accepted", "connect with TLS")
             return False
         self.collation = <uint8_t>p[8]
         self.history.unsafe_charset = self.history.unsafe_at_login = self.collation in MY_UNSAFE_COLLATIONS
@@ -144,19 +168,56 @@ cdef class MyLogin(Session):
             return False
         self.user = (p[32:end - p]).decode("utf-8", "replace")
         i = end - p + 1
+        if self.capabilities & CLIENT_PLUGIN_AUTH_LENENC:
+            i += read_lenenc(p + i, n - i, &size)
+            i += <Py_ssize_t>min(size, <uint64_t>n)
+        elif self.capabilities & CLIENT_SECURE_CONNECTION and i < n:
+            i += 1 + <uint8_t>p[i]
+        else:
+            end = <const char*>memchr(p + i, 0, n - i) if i < n else NULL
+            i = end - p + 1 if end != NULL else n
         if self.capabilities & CLIENT_CONNECT_WITH_DB:
-            if self.capabilities & CLIENT_PLUGIN_AUTH_LENENC:
-                i += read_lenenc(p + i, n - i, &size) + <Py_ssize_t>min(size, <uint64_t>n)
-            elif self.capabilities & CLIENT_SECURE_CONNECTION and i < n:
-                i += 1 + <uint8_t>p[i]
-            else:
-                end = <const char*>memchr(p + i, 0, n - i) if i < n else NULL
-                i = end - p + 1 if end != NULL else n
             end = <const char*>memchr(p + i, 0, n - i) if i < n else NULL
             if end == NULL:
                 self.refused("Bad handshake")
                 return False
             self.database = (p[i:end - p]).decode("utf-8", "replace")
+            i = end - p + 1
+        if self.capabilities & CLIENT_PLUGIN_AUTH and i < n:
+            self.plugin = (p[i:n]).partition(b"\0")[0]
+        return True
+
+    # --- authentication -----------------------------------------------------------------------------
+
+    cdef bint may_disclose(self, bytes plugin) except -1:
+        """Whether the client may be asked by, or has answered by, this plugin; if not, it is told."""
+        self.plugin = plugin
+        if plugin and plugin not in MY_CHALLENGES and self.would_disclose():
+            self.refuse_disclosure()
+            return False
+        return True
+
+    cdef int refuse_disclosure(self) except -1:
+        self.refuse("tls", f"the password would be sent to the server in clear, though it comes in TLS "
+                    f"({self.plugin.decode('ascii', 'replace')})",
+                    "set tls for the server in the proxy's configuration")
+        return 0
+
+    cdef bint may_be_asked(self, const char* p, Py_ssize_t n) except -1:
+        """Whether a packet of the server's during authentication may go on to the client; if not, it is told."""
+        cdef uint8_t mark = <uint8_t>p[0] if n else 0
+        cdef bytes plugin
+        if (mark == MARK_EOF or mark == MARK_NEXT_FACTOR) and n > 1:
+            plugin = (p[1:n]).partition(b"\0")[0]
+            return self.may_disclose(plugin)
+        if mark == MARK_MORE and self.plugin == b"caching_sha2_password" and (p[:n]) == SHA2_FULL and (
+                (has_tls(self) or self.local) != (has_tls(self.server) or self.server.local)):
+            if self.would_disclose() or self.local:
+                self.refuse_disclosure()
+            else:
+                self.refuse("tls", "caching_sha2_password asks for the password, which comes without TLS",
+                            "connect with TLS")
+            return False
         return True
 
     # --- told by the server connection ----------------------------------------------------------------

@@ -3,6 +3,7 @@
 cdef class MyServer(MyBatchServer):
     """The server's end: follows every answer packet by packet, for its end and its status flags."""
     cdef list rows                  # of the proxy's question
+    cdef bint offers_tls            # it says so in its greeting
 
     cdef Py_ssize_t parse(self, const char* p, Py_ssize_t n) except -1:
         cdef Py_ssize_t i = 0
@@ -65,6 +66,8 @@ cdef class MyServer(MyBatchServer):
     cdef int meet(self, const char* q, Py_ssize_t length, Expected* front) except -1:
         """One packet, and no row, of the answer to the client's oldest command."""
         cdef int kind = self.answer.read(front.message, q, length)
+        if front.message == COM_CHANGE_USER and kind == PK_OTHER:
+            return self.my.may_be_asked(q, length)
         if self.answer.ended:
             self.my.on_status(self.answer.status, self.answer.insert_id)
             self.my.row_count = <int64_t>self.answer.affected if kind == PK_OK else -1
@@ -109,8 +112,17 @@ cdef class MyServer(MyBatchServer):
         cdef uint8_t mark = <uint8_t>p[MY_HEADER] if length else 0
         if my.state == MY_GREETING and mark != MARK_ERR:
             return self.on_greeting(p[MY_HEADER:MY_HEADER + length])
-        self.relay(p, MY_HEADER + length)
-        my.sequence = <uint8_t>p[3]
+        if my.state == MY_LOGIN and mark != MARK_ERR:
+            log.error("server %s spoke out of turn; connection closed", my.backend)
+            return self.disconnect(C_CUT)
+        if my.state == MY_AUTH and not my.may_be_asked(p + MY_HEADER, length):
+            return 0
+        if my.state == MY_AUTH:
+            my.sequence = <uint8_t>p[3] - has_tls(self) + has_tls(my)
+            my.out.append_bytes(my_packet(my.sequence, p[MY_HEADER:MY_HEADER + length]))
+            my.mark()
+        else:
+            self.relay(p, MY_HEADER + length)
         if mark == MARK_ERR:
             return my.disconnect(C_TOLD)
         if mark == MARK_OK and my.state == MY_AUTH:
@@ -130,7 +142,14 @@ cdef class MyServer(MyBatchServer):
             return 0
         self.my.version = payload[1:nul]
         self.my.mariadb = b"mariadb" in self.my.version.lower()
-        lower = int.from_bytes(payload[at:at + 2], "little") & ~(CLIENT_COMPRESS | CLIENT_SSL)
+        lower = int.from_bytes(payload[at:at + 2], "little")
+        self.offers_tls = lower & CLIENT_SSL != 0
+        if self.needs_tls and not self.offers_tls:
+            self.my.refuse("connect", "could not connect to server: it does not offer TLS")
+            return 0
+        lower &= ~(CLIENT_COMPRESS | CLIENT_SSL)
+        if self.my.secure is not None:
+            lower |= CLIENT_SSL
         upper = int.from_bytes(payload[at + 5:at + 7], "little") & ~(
             (CLIENT_ZSTD | CLIENT_QUERY_ATTRIBUTES) >> 16)
         extended = payload[at + 14:at + 18]
@@ -140,6 +159,24 @@ cdef class MyServer(MyBatchServer):
             b"".join((payload[:at], lower.to_bytes(2, "little"), payload[at + 2:at + 5], upper.to_bytes(2, "little"),
                       payload[at + 7:at + 14], extended, payload[at + 18:])),
             int.from_bytes(payload[nul + 1:nul + 5], "little"))
+
+    cdef int log_in(self, int sequence, bytes response) except -1:
+        """The handshake response, behind an SSLRequest if this side is TLS: with the bit that says so, or without."""
+        cdef bytes said
+        capabilities = int.from_bytes(response[:4], "little") & ~CLIENT_SSL
+        if self.secure is not None and self.offers_tls:
+            capabilities |= CLIENT_SSL
+        said = capabilities.to_bytes(4, "little") + response[4:]
+        if capabilities & CLIENT_SSL:
+            if self.inbuf.size():
+                log.error("server %s sent data before TLS; connection closed", self.my.backend)
+                return self.disconnect(C_CUT)
+            # a server takes the capabilities from here
+            self.out.append_bytes(my_packet(1, said[:SSL_REQUEST_BYTES]))
+            start_tls(self, NULL, 0)
+        if not self.my.may_disclose(self.my.plugin):
+            return 0
+        return self.my.forward_login(sequence, said, len(said))
 
     cdef int on_ignored_packet(self, const char* p, Py_ssize_t length, Expected* front) except -1:
         """The answer to what the proxy put right: nobody hears of it.

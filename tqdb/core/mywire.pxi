@@ -28,6 +28,7 @@ cdef enum MyCapability:
     CLIENT_PROTOCOL_41 = 512
     CLIENT_SSL = 2048
     CLIENT_SECURE_CONNECTION = 32768
+    CLIENT_PLUGIN_AUTH = 524288
     CLIENT_PLUGIN_AUTH_LENENC = 2097152
     CLIENT_SESSION_TRACK = 8388608
     CLIENT_DEPRECATE_EOF = 16777216
@@ -52,14 +53,22 @@ cdef enum:
     MY_MAX_PACKET = 0xFFFFFF        # a payload of this length goes on in the next packet
     MY_LOOK = 40                    # bytes of a packet's payload that tell all that is asked of it
     MY_MAX_AUTH = 65536
+    SSL_REQUEST_BYTES = 32          # of an SSLRequest, and of what a handshake response has in common with it
     EXECUTE_HEAD = 10               # of COM_STMT_EXECUTE: command, statement id, flags, iteration count
     LAST_PREPARED = 0xFFFFFFFF      # statement id: what was prepared last (MariaDB)
     MY_COLLATION_BASE = 1023        # of a collation's number: 1024 is added where blanks at the end count
     MAX_CHARSET_TEXT = 4096         # bytes of a SET that are searched for the names of character sets
     MARK_OK = 0
+    MARK_MORE = 1                   # AuthMoreData
+    MARK_NEXT_FACTOR = 2            # AuthNextFactor
     MARK_INFILE = 0xFB
     MARK_EOF = 0xFE
     MARK_ERR = 0xFF
+
+# authentication plugins whose client answers a challenge, and gives no secret away
+MY_CHALLENGES = frozenset((b"mysql_native_password", b"mysql_old_password", b"client_ed25519", b"parsec",
+                           b"caching_sha2_password", b"auth_gssapi_client"))
+SHA2_FULL = b"\x01\x04"             # caching_sha2_password: the password itself is asked for
 
 # client character sets in which a byte below 0x80 may be the second half of a character: big5, sjis, gbk,
 # cp932, gb18030

@@ -14,6 +14,7 @@ PG_ERRORS = {
     "timeout": ("FATAL", "08P01"),
     "shutdown": ("FATAL", "57P01"),
     "unsupported": ("FATAL", "0A000"),
+    "tls": ("FATAL", "28000"),
 }
 
 
@@ -34,6 +35,11 @@ cdef class PgLogin(Session):
     cdef dict params                # ParameterStatus changed since login
     cdef dict login_params
     cdef PgStatements statements
+    cdef bint began                 # a start-up packet was read
+    cdef bint direct                # TLS began without an SSLRequest
+    cdef int asked_to               # the server's last authentication request, see ``PgAuthentication``
+    cdef bint plus_taken            # … of which a mechanism with channel binding was taken out
+    cdef public bint same_end       # the proxy shows clients the server's own certificate: channel bindings hold
 
     def __init__(self, Engine engine):
         Session.__init__(self, engine)
@@ -47,11 +53,8 @@ cdef class PgLogin(Session):
         server.join_session(self)
         server.out.append_bytes(self.startup)
         server.mark()
-        if self.replication:
-            self.state = PG_RAW
-        else:
-            self.state = PG_AUTH
-            server.queue.push(X_RELAY, FE_STARTUP)
+        self.state = PG_AUTH
+        server.queue.push(X_RELAY, FE_STARTUP)
         self.resume()
 
     cdef bint is_logged_in(self) noexcept:
@@ -73,14 +76,14 @@ cdef class PgLogin(Session):
             return 0
         return self.out.append_bytes(pg_error(severity, sqlstate, message, hint))
 
-    cpdef refuse(self, str kind, str message):
+    cpdef refuse(self, str kind, str message, str hint=""):
         severity, sqlstate = PG_ERRORS[kind]
         if self.closing:
             return
         if kind == "protocol":
             self.engine.stats.protocol_errors[self.dialect] += 1
         self.count_refusal(kind, message)
-        self.say(severity, sqlstate, message)
+        self.say(severity, sqlstate, message, hint)
         self.disconnect(C_TOLD)
 
     cdef Py_ssize_t refused(self, str message) except -1:
@@ -125,6 +128,10 @@ cdef class PgLogin(Session):
     cdef Py_ssize_t parse_startup(self, const char* p, Py_ssize_t n) except -1:
         cdef int32_t length
         cdef uint32_t code
+        if p[0] == TLS_HANDSHAKE and self.secure is not None and not self.began:
+            self.began = self.direct = True
+            start_tls(self, p, n)
+            return n
         if n < 4:
             return NEED_MORE
         length = <int32_t>tq_be32(p)
@@ -135,11 +142,18 @@ cdef class PgLogin(Session):
         code = tq_be32(p + 4)
         if n < length:
             return NEED_MORE
-        if code == CODE_SSL or code == CODE_GSSENC:
+        self.began = True
+        if (code == CODE_SSL or code == CODE_GSSENC) and not has_tls(self):
             if length != 8:
                 return self.refused("invalid length of startup packet")
-            self.out.append(b"N", 1)
-            self.mark()
+            if code == CODE_GSSENC or self.secure is None:
+                self.out.append(b"N", 1)
+                self.mark()
+            elif n > length:
+                return self.refused("received unencrypted data after SSL request")
+            else:
+                self.out.append(b"S", 1)
+                start_tls(self, NULL, 0)
         elif code == CODE_CANCEL:
             self.state = PG_CONNECTING
             self.engine.hooks.cancel(self, p[:length], p[8:length])
@@ -158,6 +172,9 @@ cdef class PgLogin(Session):
         params = self.startup[8:].split(b"\0")
         if p[length - 1] != 0 or startup_value(params, b"user") == b"":
             self.refuse("protocol", "invalid startup packet layout: expected terminator and a user name")
+            return 0
+        if self.needs_tls and not has_tls(self):
+            self.refuse("tls", "connections without TLS are not accepted", "Connect with sslmode=require, or higher.")
             return 0
         self.user = startup_value(params, b"user").decode("utf-8", "replace")
         self.database = startup_value(params, b"database").decode("utf-8", "replace") or self.user
@@ -185,13 +202,42 @@ cdef class PgLogin(Session):
             return self.refused("invalid message length")
         if n < length + 1:
             return NEED_MORE
+        if kind == FE_PASSWORD and not self.may_answer(p + PG_HEADER, length - 4):
+            return NEED_MORE
         self.forward(p, length + 1)
         return length + 1
+
+    cdef bint may_answer(self, const char* p, Py_ssize_t n) except -1:
+        """Whether the answer to an authentication request may go on; if not, the client is told."""
+        cdef bytes mechanism, rest, _
+        if self.asked_to == AUTH_SASL:          # SASLInitialResponse: mechanism, length, what the client says first
+            mechanism, _, rest = (p[:n]).partition(b"\0")
+            if self.plus_taken and rest[4:5] == b"y":
+                self.refuse("tls", "SCRAM channel binding cannot be relayed from one TLS connection to another",
+                            "Connect with channel_binding=disable, or without TLS on one of the two sides.")
+                return False
+            if not self.would_disclose() or mechanism in PG_BINDING or mechanism in PG_SECRETIVE:
+                return True
+        elif self.asked_to in PG_CHALLENGES or not self.would_disclose():
+            return True
+        self.refuse_disclosure()
+        return False
+
+    cdef int refuse_disclosure(self) except -1:
+        self.refuse("tls", "the password would be sent to the server in clear, though it comes in TLS",
+                    "Set tls for the server in the proxy's configuration, or let the server ask for SCRAM.")
+        return 0
+
+    cdef int secured(self, str protocol) except -1:
+        """As PostgreSQL 17: without an SSLRequest the client has to name the protocol."""
+        if self.direct and protocol != "postgresql":
+            self.disconnect(C_CUT)
+        return 0
 
     # --- told by the server connection ----------------------------------------------------------------
 
     cdef int login_done(self) except -1:
-        self.state = PG_READY
+        self.state = PG_RAW if self.replication else PG_READY
         params = b"".join(k + b"\0" + v + b"\0" for k, v in sorted(self.login_params.items()))
         self.history.login_key = hashlib.blake2b(b"\0".join((
             self.backend.encode(), self.address.encode(), nameless(self.startup), params)), digest_size=16).digest()

@@ -9,6 +9,7 @@ cdef enum Verdict:
 cdef class PgServer(PgBatchServer):
     """The server's end: relays answers, and reads those of batches and of the proxy's own statements."""
     cdef Buffer collected           # of the proxy's question
+    cdef bytes instead              # goes to the client in place of the message that is ignored
 
     cdef Py_ssize_t parse(self, const char* p, Py_ssize_t n) except -1:
         cdef Py_ssize_t i = 0
@@ -70,6 +71,10 @@ cdef class PgServer(PgBatchServer):
                     break
                 i += total
                 relayed = i
+                if self.instead is not None:
+                    self.client.out.append_bytes(self.instead)
+                    self.client.mark()
+                    self.instead = None
                 continue
             part = min(total, n - i)
             self.skip = total - part
@@ -113,7 +118,38 @@ cdef class PgServer(PgBatchServer):
             if n < total:
                 return V_MORE
             self.pg.on_key(p[PG_HEADER:total])
+        elif kind == BE_AUTHENTICATION and self.pg.state == PG_AUTH:
+            if total > MAX_AUTH_BYTES:
+                self.not_understood("an authentication request of length %d" % total)
+                return V_IGNORE
+            return self.on_authentication(p[PG_HEADER:total]) if n >= total else V_MORE
         return V_RELAY
+
+    cdef int on_authentication(self, bytes asked) except -1:
+        """What the server asks the client for: a code, and for SASL the mechanisms offered. Returns a ``Verdict``.
+
+        A mechanism that binds to the server's TLS connection is not offered: the client's is another one. Without TLS
+        a client would not even believe it.
+        """
+        cdef list offered, kept
+        self.pg.asked_to = int.from_bytes(asked[:4], "big")
+        if self.pg.asked_to == AUTH_CLEARTEXT and self.pg.would_disclose():
+            self.pg.refuse_disclosure()
+            return V_IGNORE
+        if self.pg.asked_to != AUTH_SASL:
+            return V_RELAY
+        offered = asked[4:].rstrip(b"\0").split(b"\0")
+        kept = [m for m in offered if m not in PG_BINDING or (self.pg.same_end and has_tls(self.pg))]
+        self.pg.plus_taken = len(kept) < len(offered)
+        if self.pg.would_disclose():
+            kept = [m for m in kept if m in PG_SECRETIVE]
+        if not kept:
+            self.pg.refuse_disclosure()
+            return V_IGNORE
+        if len(kept) == len(offered):
+            return V_RELAY
+        self.instead = pg_message(b"R", asked[:4] + b"".join([m + b"\0" for m in kept]) + b"\0")
+        return V_IGNORE
 
     cdef int meet_end(self, int kind, const char* p, Py_ssize_t n, Py_ssize_t total, Expected* front) except -1:
         """A message that ends the answer to an extended-protocol message, if that is what is expected."""

@@ -51,6 +51,21 @@ cdef enum:
     MAX_AUTH_BYTES = 65536          # PG_MAX_AUTH_TOKEN_LENGTH of the server
     PG_HEADER = 5
 
+cdef enum PgAuthentication:
+    AUTH_CLEARTEXT = 3
+    AUTH_MD5 = 5
+    AUTH_GSS = 7
+    AUTH_GSS_CONTINUE = 8
+    AUTH_SSPI = 9
+    AUTH_SASL = 10
+    AUTH_SASL_CONTINUE = 11
+
+# requests whose answers give no secret away, besides those of SASL, which depend on the mechanism
+PG_CHALLENGES = frozenset((AUTH_MD5, AUTH_GSS, AUTH_GSS_CONTINUE, AUTH_SSPI, AUTH_SASL_CONTINUE))
+# SASL mechanisms that bind to the TLS connection, and those that do not and keep the secret
+PG_BINDING = (b"SCRAM-SHA-256-PLUS",)
+PG_SECRETIVE = (b"SCRAM-SHA-256",)
+
 cdef bytes FLUSH = b"H\0\0\0\4"
 cdef bytes TERMINATE = b"X\0\0\0\4"
 cdef bytes FRONTEND_TYPES = b"BCDEFHPQSXcdfp"

@@ -45,6 +45,15 @@ cdef class SessionServer(ServerConn):
                     out.append(held.data.ptr() + w.tuples_start, w.tuples_end - w.tuples_start)
         return out.append(text + head.tuples_end, head.sql_end - head.tuples_end)
 
+    cdef int log_in(self, int sequence, bytes response) except -1:
+        """The client's handshake response, for the server."""
+        return 0
+
+    cdef int insecure(self, str reason) except -1:
+        if self.client is not None and not self.client.is_logged_in():
+            self.client.refuse("connect", f"could not connect to server: TLS failed: {reason}")
+        return 0
+
     cdef int advance(self, Batch batch, int event) except -1:
         """The answer of the batch's phase is whole: on to the next one, as the table says."""
         cdef int phase = batch.step(event)

@@ -67,8 +67,18 @@ cdef class Session(Comparing):
         self.engine.hooks.refused(self, kind, message)
         return 0
 
-    cpdef refuse(self, str kind, str message):
+    cpdef refuse(self, str kind, str message, str hint=""):
         """Ends the session with an error of the proxy's own; ``kind`` names it, see the dialects."""
+
+    cdef int insecure(self, str reason) except -1:
+        """Nobody is told: what is not TLS would come in clear. A session that is logged in ends as if cut off."""
+        if not self.is_logged_in():
+            self.refuse("tls", f"TLS with the client failed: {reason}")
+        return 0
+
+    cdef inline bint would_disclose(self) noexcept:
+        """Whether a secret that came through TLS would go on in clear."""
+        return has_tls(self) and not has_tls(self.server) and not self.server.local
 
     cdef inline int forward(self, const char* p, Py_ssize_t n) except -1:
         """Bytes of the client's, as they came, for the server."""
