@@ -396,6 +396,8 @@ cdef class PgBatchServer(SessionServer):
                         for row in range(w.rows):
                             end += 1 + <Py_ssize_t>tq_be32(p + end + 1)
                     if out is not None:
+                        if w.opening:
+                            out.append_bytes(<bytes>PG_OPENED[w.opening])
                         if w.flags & WF_PARSE:
                             out.append_bytes(PARSE_COMPLETE)
                         if unit.method == M_PIPELINE:
@@ -403,7 +405,9 @@ cdef class PgBatchServer(SessionServer):
                         else:
                             self.answer_insert(unit, out, w, head, p + at, end - at)
                         if w.flags & WF_SYNC:
-                            out.append_bytes(READY_IDLE)
+                            out.append_bytes(READY_OPEN if w.closing else READY_IDLE)
+                        if w.closing:
+                            out.append_bytes(<bytes>PG_CLOSED[w.closing])
                     at = end
         return 0
 

@@ -141,6 +141,7 @@ cdef class PgSegment:
         w.bind = self.at
         w.bind_end = w.sql_end = self.at + total
         w.literals = 0
+        w.opening = w.closing = 0
         w.sql_start = self.at + (at - m)
         if end - at < 2:
             return False

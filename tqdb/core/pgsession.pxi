@@ -28,8 +28,12 @@ cdef class PgSession(PgExtended):
             self.server.out.append_bytes(TERMINATE)
         return 0
 
-    cdef bytes cancelled_answer(self):
-        return pg_error("ERROR", "57014", "canceling statement due to user request") + READY_IDLE
+    cdef bytes cancelled_answer(self, Write* w):
+        """Of a write between BEGIN and COMMIT: as if BEGIN was met, or the write if BEGIN has an answer of its own."""
+        cdef bytes error = pg_error("ERROR", "57014", "canceling statement due to user request")
+        if not w.closing or not w.flags & WF_SYNC:
+            return error + READY_IDLE
+        return <bytes>PG_OPENED[w.opening] + error + READY_FAILED + <bytes>PG_ROLLED_BACK[w.closing]
 
     cdef int expect_held(self) except -1:
         cdef Held held = self.held
@@ -39,7 +43,8 @@ cdef class PgSession(PgExtended):
         self.own_state()
         if statement is None:
             for k in range(held.nwrites):
-                self.expected.sent(X_RELAY, FE_QUERY)
+                for _ in range(answers_of(held.writes + k)):
+                    self.expected.sent(X_RELAY, FE_QUERY)
             self.statements.replace(None, True)
             return 0
         if not statement.name and not held.writes[0].flags & WF_PARSE:
@@ -163,6 +168,9 @@ cdef class PgSession(PgExtended):
                 return self.wait_for(WHEN_FREE)
             self.expect_query(XF_COPY, None)
             return self.relay_message(p, n, total)
+        size = self.parse_block(p, n, total)
+        if size:
+            return size
         size = total - PG_HEADER - 1
         scan_sql(<const uint8_t*>sql, size, PG, self.backslash, &s)
         if s.flags & F_STATUS and self.parse_status_query(sql, &s):
@@ -177,6 +185,62 @@ cdef class PgSession(PgExtended):
             self.statements.era += 1
         self.expect_query(XF_COPY if s.flags & (F_COPY | F_UNSURE) else 0, self.change_of(sql, size, &s))
         return self.relay_message(p, n, total)
+
+    cdef Py_ssize_t query_at(self, const char* p, Py_ssize_t n) noexcept:
+        """The size of the Query message at p, 0: there is none, or it is not here whole."""
+        cdef int32_t length
+        if n < PG_HEADER + 1 or <uint8_t>p[0] != FE_QUERY:
+            return 0
+        length = <int32_t>tq_be32(p + 1)
+        if length < 5 or n <= length or length > self.engine.max_batch_bytes:
+            return 0
+        return length + 1 if <const char*>memchr(p + PG_HEADER, 0, length - 4) == p + length else 0
+
+    cdef Py_ssize_t parse_block(self, const char* p, Py_ssize_t n, Py_ssize_t total) except -1:
+        """BEGIN, a write to be batched and COMMIT, in this Query or in it and the next two: their size, or WAIT.
+
+        0: it is something else, or not all of it is here: nobody waits for a COMMIT that may not come.
+        """
+        cdef Scan s
+        cdef const char* sql = p + PG_HEADER
+        cdef Py_ssize_t start = scan_block(
+            <const uint8_t*>sql, total - PG_HEADER - 1, PG, self.backslash, &s)
+        cdef Py_ssize_t end, size
+        cdef int action, opening
+        if start >= 0:
+            start += PG_HEADER
+            end = start + s.semicolon
+        else:
+            opening = block_word(<const uint8_t*>sql, total - PG_HEADER - 1, PG, False)
+            size = self.query_at(p + total, n - total) if opening else 0
+            if not size:
+                return 0
+            start = total + PG_HEADER
+            total += size
+            end = total - 1
+            scan_sql(<const uint8_t*>p + start, end - start, PG, self.backslash, &s)
+            size = self.query_at(p + total, n - total)
+            if not size or s.flags & F_MULTI:
+                return 0
+            s.opening = opening | BK_SYNC
+            s.closing = block_word(<const uint8_t*>p + total + PG_HEADER, size - PG_HEADER - 1, PG, True) | BK_SYNC
+            total += size
+            if not s.closing & BK_GIVEN:
+                return 0
+        if s.flags & F_UNSURE or not self.wants_batch(&s):
+            return 0
+        action = self.consider(p, total, start, end, &s)
+        if action == A_WAIT:
+            return WAIT
+        if action == A_HELD:
+            self.statements.replace(None, False)
+            return total
+        if s.opening & BK_SYNC:
+            self.expect_query(0, None)
+        self.expect_query(0, self.change_of(p + start, end - start, &s))
+        if s.opening & BK_SYNC:
+            self.expect_query(0, None)
+        return self.relay_message(p, total, total)
 
     cdef bint parse_status_query(self, const char* sql, Scan* s) except -1:
         """A question about the proxy: the server is given a statement that answers it."""

@@ -59,6 +59,8 @@ for _i in range(256):
     IS_FRONTEND[_i] = _i in FRONTEND_TYPES
 
 cdef bytes READY_IDLE = b"Z\0\0\0\5I"
+cdef bytes READY_OPEN = b"Z\0\0\0\5T"
+cdef bytes READY_FAILED = b"Z\0\0\0\5E"
 cdef bytes INSERT_ONE = b"C\0\0\0\x0fINSERT 0 1\0"
 
 
@@ -92,6 +94,18 @@ cdef bytes DESCRIBE = b"D\0\0\0\6P\0"
 cdef bytes EXECUTE = b"E\0\0\0\x09\0\0\0\0\0"
 cdef bytes SYNC = b"S\0\0\0\4"
 cdef bytes CLOSE_UNNAMED = b"C\0\0\0\6S\0"
+
+
+cdef bytes pg_around(int flags, bytes tag, bytes ready):
+    """What is answered to the BEGIN or COMMIT that ``BlockFlag`` bits tell of."""
+    return pg_message(b"C", tag + b"\0") + (ready if flags & BK_SYNC else b"")
+
+
+# by ``BlockFlag`` bits: the answers around a write, and the last one's behind a write that has failed
+cdef list PG_OPENED = [pg_around(_i, b"START TRANSACTION" if _i & BK_START else b"BEGIN", READY_OPEN)
+                       for _i in range(ALL_BLOCK_FLAGS + 1)]
+cdef list PG_CLOSED = [pg_around(_i, b"COMMIT", READY_IDLE) for _i in range(ALL_BLOCK_FLAGS + 1)]
+cdef list PG_ROLLED_BACK = [pg_around(_i, b"ROLLBACK", READY_IDLE) for _i in range(ALL_BLOCK_FLAGS + 1)]
 cdef bytes DISCARD_SEQUENCES = pg_query(b"DISCARD SEQUENCES")
 
 
