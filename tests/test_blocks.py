@@ -213,6 +213,102 @@ def test_postgres_answers_are_the_same(proxy, pg_sides):
     assert proxy.batched() - before >= SESSIONS * 3 * (GOOD - 1)
 
 
+def run(text: str = "", name: bytes = b"", *values: bytes, describe: bool = True) -> bytes:
+    """Parse, unless there is no text, Bind, Describe and Execute."""
+    return ((wire.pg_parse(name, text.encode()) if text else b"") + wire.pg_bind(b"", name, *values)
+            + (wire.pg(b"D", b"P\0") if describe else b"") + wire.pg(b"E", b"\0" * 5))
+
+
+SYNC = wire.pg(b"S")
+
+
+def extended_forms(write: str, *values: bytes) -> list[list[tuple[bytes, int]]]:
+    """Steps; ``begin`` and ``commit`` are prepared."""
+    one = run(HINT + write, b"", *values)
+    ahead = run(HINT + write, b"", *values, describe=False)
+    return [
+        [(run("BEGIN") + one + run("COMMIT") + SYNC, 1)],
+        [(run("START TRANSACTION", describe=False) + SYNC + one + SYNC + run("END", describe=False) + SYNC, 3)],
+        [(run("", b"begin") + ahead + run("", b"commit") + SYNC, 1)],
+        [(wire.pg_parse(b"w", (HINT + write).encode()) + SYNC, 1),
+         (run("", b"begin", describe=False) + run("", b"w", *values) + run("", b"commit") + SYNC, 1),
+         (wire.pg(b"C", b"Sw\0") + SYNC, 1)],
+        [(run("BEGIN") + one + SYNC + run("COMMIT") + SYNC, 2)],
+    ]
+
+
+# what goes on its way as it came
+EXTENDED_OTHERS = [
+    (run("BEGIN") + SYNC + run(HINT + "INSERT INTO t VALUES ({n} + 30, 1, '')") + run("COMMIT") + SYNC, 2),
+    (run("BEGIN") + run(HINT + "INSERT INTO t VALUES ({n} + 31, 1, '')") + SYNC, 1), (run("COMMIT") + SYNC, 1),
+    (run("BEGIN") + run(HINT + "INSERT INTO t VALUES ({n} + 32, 1, '')") + run("ROLLBACK") + SYNC, 1),
+    (run("BEGIN") + run(HINT + "INSERT INTO t VALUES ({n} + 33, 1, '')", b"", b"1") + run("COMMIT") + SYNC, 1),
+    queries("ROLLBACK"),
+    (run("BEGIN READ ONLY") + run(HINT + "INSERT INTO t VALUES ({n} + 34, 1, '')") + run("COMMIT") + SYNC, 1),
+    queries("ROLLBACK"),
+    (run("BEGIN") + run(HINT + "INSERT INTO t VALUES ({n} + 35, 1, '')") + run("SELECT 1") + run("COMMIT") + SYNC, 1),
+    (run("BEGIN") + run("", b"nothing") + run("COMMIT") + SYNC, 1), queries("ROLLBACK"),
+    (run("BEGIN") + run(HINT + "INSERT INTO t VALUES ({n} + 36, 1, '')") + run("COMMIT")
+     + run("SELECT 2") + SYNC, 1),
+    # the statement without a name is the last that was prepared so
+    (run("BEGIN") + run(HINT + "INSERT INTO t VALUES ({n} + 37, 1, '')") + run("COMMIT") + SYNC, 1),
+    (wire.pg(b"D", b"S\0") + run() + SYNC, 1),
+    (run("", b"begin") + run(HINT + "INSERT INTO t VALUES ({n} + 38, 1, '')") + run("", b"commit") + SYNC, 1),
+    (run() + SYNC, 1), queries("ROLLBACK"),
+    # neighbours
+    (run("SELECT 1") + SYNC + run("BEGIN") + run(HINT + "INSERT INTO t VALUES ({n} + 39, 1, '')") + run("COMMIT") + SYNC
+     + wire.pg_query(f"BEGIN; {HINT}INSERT INTO t VALUES ({{n}} + 40, 1, ''); COMMIT")
+     + run("BEGIN") + run(HINT + "INSERT INTO t VALUES ({n} + 40, 1, '')") + run("COMMIT") + SYNC
+     + run("SELECT 2") + SYNC, 5),
+    queries("ROLLBACK"),
+    (run("DEALLOCATE begin") + SYNC, 1),
+    (run("", b"begin") + run(HINT + "INSERT INTO t VALUES ({n} + 41, 1, '')") + run("", b"commit") + SYNC, 1),
+    queries("SELECT * FROM t WHERE id BETWEEN {n} + 30 AND {n} + 99 ORDER BY id"),
+]
+
+
+def test_postgres_extended_answers_are_the_same(proxy, pg_sides):
+    scripts = []
+    for k in range(SESSIONS):
+        steps = [(wire.pg_parse(b"begin", b"BEGIN") + wire.pg_parse(b"commit", b"COMMIT WORK;") + SYNC, 1)]
+        for form in range(5):
+            base = 1000000 + k * 10000 + form * 1000
+            texts = pg_writes(base)
+            written = [(text,) for text in texts[:GOOD]] + [
+                ("INSERT INTO t VALUES ($1, 1, $2)", b"%d" % (base + 700), b"bound"),
+                ("UPDATE t SET a = 9 WHERE id = $1 RETURNING a", b"%d" % (base + 700))]
+            for write in written:
+                steps += extended_forms(*write)[form]
+            for text in texts[GOOD:]:
+                steps += [*extended_forms(text)[form], queries("ROLLBACK")]
+        scripts.append(steps + [for_session(step, k * 100 + 100) for step in EXTENDED_OTHERS])
+    before = proxy.batched()
+    direct, through = play(pg_sides, scripts)
+    same(scripts, direct, through)
+    assert proxy.batched() - before >= SESSIONS * 5 * (GOOD - 1)
+
+
+@pytest.mark.parametrize("form", ["whole", "queries", 0, 1, 2, 4])
+def test_postgres_in_two_sends(proxy, pg_sides, form):
+    """Cut at every byte; each time it is answered as it is directly."""
+    write = "UPDATE parent SET id = 1 WHERE id = 1 RETURNING id"
+    data, answers = (queries(f"BEGIN; {HINT}{write}; COMMIT") if form == "whole" else
+                     queries("BEGIN", HINT + write, "COMMIT") if form == "queries" else extended_forms(write)[form][0])
+    told = []
+    for database, port in pg_sides:
+        session = RawPostgres(port, database)
+        session.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        session.say(wire.pg_parse(b"begin", b"BEGIN") + wire.pg_parse(b"commit", b"COMMIT") + SYNC)
+        seen = []
+        for at in range(0, len(data), 1 if port == proxy.postgres_port else len(data)):
+            session.sock.sendall(data[:at])
+            session.sock.sendall(data[at:])
+            seen.append(b"".join(session.answer() for _ in range(answers)))
+        told.append(set(seen))
+        session.close()
+    assert told[0] == told[1] and len(told[0]) == 1
+
+
 def test_postgres_a_write_and_its_counts(start_proxy, postgres, pg, table):
     """Counted once, as the write that it is, with its labels."""
     proxy = start_proxy(postgres=postgres)

@@ -14,6 +14,7 @@ ctypedef struct Write:
     Py_ssize_t sql_end
     Py_ssize_t tuples_start  # the value tuples; FORM_BOUND: the parameter values
     Py_ssize_t tuples_end
+    Py_ssize_t parse        # PostgreSQL's extended protocol: where its own messages begin, with its Parse if it has one
     Py_ssize_t bind         # PostgreSQL's extended protocol: its Bind message, and one past it
     Py_ssize_t bind_end
     Py_ssize_t literals     # bytes of its tuple as text, where it is an execution; 0: its tuples are text
@@ -119,6 +120,7 @@ cdef class Held:
         for k in range(count):
             self.text_bytes = max(self.text_bytes, text_around(w + k, self.shape))
             w[k].start += base
+            w[k].parse += base
             w[k].end += base
             w[k].sql_start += base
             w[k].sql_end += base
@@ -143,6 +145,7 @@ cdef class Held:
         for k in range(self.nwrites):
             w = self.writes + k
             w.start -= end
+            w.parse -= end
             w.end -= end
             w.sql_start -= end
             w.sql_end -= end

@@ -189,7 +189,7 @@ cdef class PgBatchServer(SessionServer):
                     out.append(p + w.sql_start, w.sql_end - w.sql_start)
                     self.close_message(start)
                 else:
-                    out.append(p + w.start, w.bind - w.start)
+                    out.append(p + w.parse, w.bind - w.parse)
                     out.append(p + w.bind, w.bind_end - w.bind)
                 if w.flags & WF_DESCRIBE:
                     out.append_bytes(DESCRIBE)

@@ -7,6 +7,7 @@ cdef enum:
 cdef class PgSession(PgExtended):
     """The client's end. Message flow: protocol documentation, chapter "Message Flow"."""
     cdef PgSegment segment
+    cdef PgBlock block              # None until its first BEGIN of the extended protocol
     cdef PgStatement held_statement  # what the held writes execute, None if they are text
 
     def __init__(self, Engine engine):
@@ -51,6 +52,9 @@ cdef class PgSession(PgExtended):
             self.unnamed_ready()
         for k in range(held.nwrites):
             w = held.writes + k
+            if w.opening:
+                self.expect_block(statement, held.data.ptr() + w.start, w.end - w.start, w.parse - w.start)
+                continue
             if w.flags & WF_PARSE:
                 self.expect_parse(statement)
             self.expected.sent(X_RELAY, FE_BIND)
@@ -83,7 +87,10 @@ cdef class PgSession(PgExtended):
         if self.left:
             return n
         if self.state == PG_READY:
-            return self.parse_message(p, n)
+            used = self.parse_message(p, n)
+            if used > 0 and self.passing:
+                self.passing -= used
+            return used
         return self.parse_login(p, n)
 
     cdef Py_ssize_t parse_message(self, const char* p, Py_ssize_t n) except -1:
@@ -102,7 +109,8 @@ cdef class PgSession(PgExtended):
         total = <Py_ssize_t>length + 1
         if kind == FE_QUERY:
             return self.parse_query(p, n, total)
-        if (kind == FE_BIND or kind == FE_PARSE) and not self.expected.segment_open and not self.expected.copying:
+        if (kind == FE_BIND or kind == FE_PARSE) and not (
+                self.expected.segment_open or self.expected.copying or self.passing):
             used = self.parse_segment(kind, p, n, total)
             if used:
                 return used
@@ -186,16 +194,6 @@ cdef class PgSession(PgExtended):
         self.expect_query(XF_COPY if s.flags & (F_COPY | F_UNSURE) else 0, self.change_of(sql, size, &s))
         return self.relay_message(p, n, total)
 
-    cdef Py_ssize_t query_at(self, const char* p, Py_ssize_t n) noexcept:
-        """The size of the Query message at p, 0: there is none, or it is not here whole."""
-        cdef int32_t length
-        if n < PG_HEADER + 1 or <uint8_t>p[0] != FE_QUERY:
-            return 0
-        length = <int32_t>tq_be32(p + 1)
-        if length < 5 or n <= length or length > self.engine.max_batch_bytes:
-            return 0
-        return length + 1 if <const char*>memchr(p + PG_HEADER, 0, length - 4) == p + length else 0
-
     cdef Py_ssize_t parse_block(self, const char* p, Py_ssize_t n, Py_ssize_t total) except -1:
         """BEGIN, a write to be batched and COMMIT, in this Query or in it and the next two: their size, or WAIT.
 
@@ -278,6 +276,7 @@ cdef class PgSession(PgExtended):
         cdef Scan s
         cdef int found, action
         cdef int held = self.held.nwrites if self.held is not None else 0
+        cdef Py_ssize_t used
         if segment is None:
             segment = self.segment = PgSegment(self.statements)
         if segment.at and segment.base != held:
@@ -294,6 +293,8 @@ cdef class PgSession(PgExtended):
                     if statement is not None:
                         statement.epoch = self.engine.ddl_epoch
                     if not self.gathers(statement):
+                        if statement is not None and statement.opens and self.find_block(p, n, &used):
+                            return used
                         if held:
                             return self.wait_for(WHEN_FREE)
                         if statement is not None and statement.wait(self.history.wait) != WAIT_NONE and (
@@ -302,7 +303,7 @@ cdef class PgSession(PgExtended):
                         return self.relay_parse(p, n, total, statement, &s)
                     self.note_change(statement, p + statement.sql_start, &s)
                 elif not self.gathers(statement):
-                    return 0
+                    return used if statement.opens and self.find_block(p, n, &used) else 0
                 segment.begin(statement, total, held, self.history.wait)
             else:
                 segment.begin(None, 0, held, self.history.wait)
@@ -319,9 +320,33 @@ cdef class PgSession(PgExtended):
                 return total
             if action == A_WAIT:
                 return WAIT
+        elif kind == FE_BIND and self.find_block(p, n, &used):
+            return used
         elif held:
             return self.wait_for(WHEN_FREE)
         return 0
+
+    cdef bint find_block(self, const char* p, Py_ssize_t n, Py_ssize_t* used) except -1:
+        """BEGIN, a write to be batched and COMMIT that are all here: ``used`` is what ``parse_segment`` answers."""
+        cdef Py_ssize_t total
+        cdef int action
+        if self.held is None:
+            self.held = Held(self)
+        if self.block is None:
+            self.block = PgBlock(self.statements)
+        total = self.block.read(
+            self.engine, p, n, self.backslash, self.held, self.held_statement, self.history.wait)
+        if not total:
+            return False
+        action = self.consider_segment(self.block.segment, p, total)
+        used[0] = WAIT if action == A_WAIT else total
+        if action == A_RELAY:
+            used[0] = 0
+            self.passing = total
+        elif action == A_HELD and self.block.unnamed is not None:
+            self.block.unnamed.begun(self.history)
+            self.statements.replace(self.block.unnamed, False)
+        return True
 
     cdef inline bint gathers(self, PgStatement statement) noexcept:
         return statement is not None and statement.text is not None and not statement.name and (
@@ -381,7 +406,7 @@ cdef class PgSession(PgExtended):
             return None                     # the server's to refuse
         if nparams == 0 and count == 1 and w.flags & WF_PARSE and tq_be16(
                 PyBytes_AS_STRING(statement.oids)) == 0 and head == 4:
-            sql = p + w.start + statement.sql_start
+            sql = p + w.parse + statement.sql_start
             scan_sql(<const uint8_t*>sql, statement.sql_end - statement.sql_start, PG, self.backslash, &s)
             shape = self.text_shape(sql, &s, p[w.tuples_end:w.sql_end])
             if shape is None or shape.verdict is None:

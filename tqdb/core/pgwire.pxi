@@ -98,7 +98,9 @@ cdef bytes CLOSE_UNNAMED = b"C\0\0\0\6S\0"
 
 cdef bytes pg_around(int flags, bytes tag, bytes ready):
     """What is answered to the BEGIN or COMMIT that ``BlockFlag`` bits tell of."""
-    return pg_message(b"C", tag + b"\0") + (ready if flags & BK_SYNC else b"")
+    return b"".join((
+        PARSE_COMPLETE if flags & BK_PARSE else b"", BIND_COMPLETE if flags & BK_EXTENDED else b"",
+        NO_DATA if flags & BK_DESCRIBE else b"", pg_message(b"C", tag + b"\0"), ready if flags & BK_SYNC else b""))
 
 
 # by ``BlockFlag`` bits: the answers around a write, and the last one's behind a write that has failed

@@ -249,7 +249,7 @@ cdef class Session(Comparing):
         w.end = nmsg
         w.sql_start = sql_start
         w.sql_end = sql_end
-        w.bind = w.bind_end = w.literals = 0
+        w.parse = w.bind = w.bind_end = w.literals = 0
         w.opening = s.opening
         w.closing = s.closing
         w.flags = 0 if s.opening and not s.opening & BK_SYNC else WF_SYNC

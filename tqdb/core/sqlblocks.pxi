@@ -8,7 +8,10 @@ cdef enum BlockFlag:
     BK_GIVEN = 1        # BEGIN, or COMMIT, as text …
     BK_START = 2        # … it is START TRANSACTION, which is answered by that name
     BK_SYNC = 4         # its answer ends here: as WF_SYNC
-    ALL_BLOCK_FLAGS = 7
+    BK_EXTENDED = 8     # PostgreSQL: it comes by the extended protocol, …
+    BK_PARSE = 16       # … with a Parse of its own
+    BK_DESCRIBE = 32
+    ALL_BLOCK_FLAGS = 63
 
 
 cdef Py_ssize_t skip_blank(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int dialect) noexcept nogil:
