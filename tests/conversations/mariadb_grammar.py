@@ -58,7 +58,7 @@ class MariaDBGrammar(Grammar):
         "hinted": 12, "hinted_prepared": 7, "executions": 5, "read": 4, "plain": 4, "several": 3, "error": 3,
         "prepared_read": 3, "cursor": 3, "long_data": 2, "statement_end": 2, "direct": 2, "last_id": 5, "row_count": 3,
         "warnings": 3, "transaction": 4, "opening": 2, "setting": 5, "reset": 4, "change_user": 2, "init_db": 2,
-        "option": 1, "ping": 2, "load": 2, "temporary": 2, "lock": 1, "ddl": 1, "wide": 1, "rows_to_ids": 2,
+        "option": 1, "ping": 2, "load": 2, "temporary": 2, "lock": 1, "ddl": 1, "wide": 1, "rows_to_ids": 2, "block": 6,
     }
 
     # --- pieces
@@ -240,6 +240,22 @@ class MariaDBGrammar(Grammar):
             body += [self.query("SAVEPOINT s"), *self.error(), self.query("ROLLBACK TO s"), *self.hinted()]
         back = [self.query("SET autocommit = 1")] if "autocommit" in begin and self.chance(0.8) else []
         return [self.query(begin), *body, self.query(end), *back]
+
+    def block(self) -> list[dict]:
+        """Transactions of one write, each in one command or in three that are sent together."""
+        out: list[dict] = []
+        for _ in range(self.rng.choice((1, 1, 2, 4))):
+            sql, values = self.write()
+            begin = self.rng.choice(("BEGIN", "BEGIN", "START TRANSACTION", "BEGIN WORK",
+                                     "START TRANSACTION READ WRITE"))
+            end = self.rng.choice(("COMMIT", "COMMIT", "COMMIT", "COMMIT WORK", "ROLLBACK"))
+            text = self.hint(literal(sql, tuple(values)))
+            if self.chance(0.5):
+                out += [self.query(f"{begin}; {text}; {end}", **self.flagged(sql))]
+            else:
+                out += [self.query(begin, then="join"), self.query(text, then="join", **self.flagged(sql)),
+                        self.query(end)]
+        return out
 
     def opening(self) -> list[dict]:
         return [self.query(self.rng.choice(("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT a", "RELEASE SAVEPOINT a")))]

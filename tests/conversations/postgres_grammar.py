@@ -45,7 +45,7 @@ class PostgresGrammar(Grammar):
         "hinted": 12, "hinted_pipeline": 8, "hinted_executions": 5, "read": 4, "plain": 4, "several": 3, "error": 3,
         "pipeline": 5, "failing_pipeline": 4, "query_inside": 3, "named": 3, "portals": 3, "syncs": 2, "transaction": 4,
         "opening": 2, "setting": 5, "reset_and_set": 2, "copy_in": 5, "copy_out": 2, "temporary": 2, "notify": 2,
-        "cursor": 2, "call": 1, "ddl": 1, "wide": 1,
+        "cursor": 2, "call": 1, "ddl": 1, "wide": 1, "block": 6,
     }
 
     # --- pieces
@@ -241,6 +241,26 @@ class PostgresGrammar(Grammar):
         if self.chance(0.3):
             return [*self.unit(begin.split(";")[0], []), *body, *self.unit(end, [])]
         return [self.query(begin), *body, self.query(end)]
+
+    def block(self) -> list[dict]:
+        """Transactions of one write, each in one message or in several that are sent together."""
+        out: list[dict] = []
+        for _ in range(self.rng.choice((1, 1, 2, 4))):
+            sql, values = self.write()
+            begin = self.rng.choice(("BEGIN", "BEGIN", "START TRANSACTION", "BEGIN WORK", "BEGIN READ WRITE"))
+            end = self.rng.choice(("COMMIT", "COMMIT", "COMMIT", "END", "ROLLBACK"))
+            text = self.hint(literal(sql, tuple(values)))
+            if self.chance(0.4):
+                out += [self.query(f"{begin}; {text}; {end}")]
+                continue
+            if self.chance(0.5):
+                steps = [self.query(begin), self.query(text), self.query(end)]
+            else:
+                syncs = self.chance(0.5)
+                steps = [*self.unit(begin, [], sync=syncs and self.chance(0.9)),
+                         *self.unit(self.hint(sql), values, sync=syncs), *self.unit(end, [], sync=self.chance(0.9))]
+            out += [*({**step, "then": "join"} for step in steps[:-1]), steps[-1]]
+        return [*out, {"do": "sync"}]
 
     def opening(self) -> list[dict]:
         return [self.query(self.rng.choice(("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT a", "RELEASE a")))]

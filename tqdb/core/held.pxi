@@ -3,7 +3,7 @@
 cdef enum WriteFlag:
     WF_PARSE = 1         # a Parse message of its own stands before it
     WF_DESCRIBE = 2      # it asks for a RowDescription
-    WF_SYNC = 4          # its answer ends here: a Sync follows, or it is a whole command
+    WF_SYNC = 4          # its answer ends here: a Sync follows, or the end of a command
     WF_TYPES = 8         # it tells the types of its parameters
 
 ctypedef struct Write:
@@ -14,11 +14,14 @@ ctypedef struct Write:
     Py_ssize_t sql_end
     Py_ssize_t tuples_start  # the value tuples; FORM_BOUND: the parameter values
     Py_ssize_t tuples_end
+    Py_ssize_t parse        # PostgreSQL's extended protocol: where its own messages begin, with its Parse if it has one
     Py_ssize_t bind         # PostgreSQL's extended protocol: its Bind message, and one past it
     Py_ssize_t bind_end
     Py_ssize_t literals     # bytes of its tuple as text, where it is an execution; 0: its tuples are text
     int rows                # tuples
     int flags               # WriteFlag bits
+    int opening             # BEGIN in front of it, within its messages: BlockFlag bits, 0: there is none
+    int closing             # … and COMMIT behind it
 
 cdef enum Place:
     # where a session's held writes are
@@ -26,6 +29,16 @@ cdef enum Place:
     HP_GATHERED             # in the group ``where``
     HP_DEPARTED             # in the batch ``where``, sent or about to be
     HP_ALONE                # about to go as they came
+
+
+cdef inline int answers_of(Write* w) noexcept:
+    """How many answers end within what it is answered, with what stands around it: Syncs, or commands."""
+    return (w.opening & BK_SYNC != 0) + (w.flags & WF_SYNC != 0) + (w.closing & BK_SYNC != 0)
+
+
+cdef inline bint ends_answer(Write* w) noexcept:
+    """Whether the write behind it has an answer of its own."""
+    return w.closing & BK_SYNC != 0 if w.closing else w.flags & WF_SYNC != 0
 
 
 cdef inline Py_ssize_t text_around(Write* w, Shape shape) noexcept:
@@ -107,6 +120,7 @@ cdef class Held:
         for k in range(count):
             self.text_bytes = max(self.text_bytes, text_around(w + k, self.shape))
             w[k].start += base
+            w[k].parse += base
             w[k].end += base
             w[k].sql_start += base
             w[k].sql_end += base
@@ -131,6 +145,7 @@ cdef class Held:
         for k in range(self.nwrites):
             w = self.writes + k
             w.start -= end
+            w.parse -= end
             w.end -= end
             w.sql_start -= end
             w.sql_end -= end

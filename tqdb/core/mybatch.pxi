@@ -178,7 +178,10 @@ cdef class MyBatchServer(MySplitServer):
             for k in range(held.nwrites):
                 w = held.writes + k
                 if shape.form != FORM_BOUND:
-                    out.append(p + w.start, w.end - w.start)
+                    put_packet_header(head, 1 + w.sql_end - w.sql_start, 0)
+                    head[MY_HEADER] = COM_QUERY
+                    out.append(head, MY_HEADER + 1)
+                    out.append(p + w.sql_start, w.sql_end - w.sql_start)
                     continue
                 bitmap = (shape.nparams + 7) // 8
                 length = EXECUTE_HEAD

@@ -7,6 +7,8 @@ cdef enum:
 # commands behind which the connection speaks another protocol
 MY_DUMPS = frozenset((COM_BINLOG_DUMP, COM_BINLOG_DUMP_GTID, COM_TABLE_DUMP))
 
+cdef bytes OPTION_SAID = b"option "     # what COM_SET_OPTION is in a session's history, with its number
+
 # commands that no packet answers
 MY_UNANSWERED = frozenset((COM_QUIT, COM_STMT_CLOSE, COM_STMT_SEND_LONG_DATA))
 
@@ -46,7 +48,7 @@ cdef class MyStatement(Prepared):
         return self.wait_ms if self.hinted else session_wait
 
 
-cdef class MyCommands(MyBehind):
+cdef class MyCommands(MyBlocks):
     """The client's end of an established session; what it prepares is the next room's."""
     cdef bint continued                 # the packet before was a full one: this is more of it
     cdef bint in_infile                 # LOAD DATA LOCAL: packets are data until an empty one
@@ -58,7 +60,7 @@ cdef class MyCommands(MyBehind):
     cdef bytes first_types              # what the client had told before them
 
     def __init__(self, Engine engine):
-        MyBehind.__init__(self, engine)
+        MyBlocks.__init__(self, engine)
         self.statements = {}
         self.max_held = MAX_MY_HELD
 
@@ -84,9 +86,14 @@ cdef class MyCommands(MyBehind):
             self.server.out.append_bytes(MY_QUIT)
         return 0
 
-    cdef bytes cancelled_answer(self):
-        self.was_batched(-1)
-        return my_error(1, 1317, "70100", "Query execution was interrupted")
+    cdef bytes cancelled_answer(self, Write* w):
+        cdef bytes error = my_error(1, 1317, "70100", "Query execution was interrupted")
+        cdef uint32_t status = self.status & ~(STATUS_MORE_RESULTS | STATUS_SESSION_STATE_CHANGED)
+        if not w.closing or not w.flags & WF_SYNC:
+            self.was_batched(-1)
+            return error
+        self.was_batched(0)
+        return my_plain_ok(1, status | STATUS_IN_TRANS) + error + my_plain_ok(1, status)
 
     cdef int expect_held(self) except -1:
         cdef Held held = self.held
@@ -96,12 +103,16 @@ cdef class MyCommands(MyBehind):
         self.restore_for(
             self.alone_in is None,
             held.shape.form == FORM_CUT and held.rows == 1 and not held.shape.verdict.returning
+            and not held.writes[0].opening
             and self.alone_in is not None and self.alone_in.merges() and self.alone_in.facts.id_step != 0)
         if statement is not None:
             self.tell_types(held, statement)
         for k in range(held.nwrites):
-            self.server.queue.push(
-                X_RELAY, <uint8_t>held.data.ptr()[held.writes[k].start + MY_HEADER], XF_PLAIN)
+            if held.writes[k].opening:
+                self.expect_block(held.writes[k].opening)
+            else:
+                self.server.queue.push(
+                    X_RELAY, <uint8_t>held.data.ptr()[held.writes[k].start + MY_HEADER], XF_PLAIN)
         return 0
 
     cdef int tell_types(self, Held held, MyStatement statement) except -1:
@@ -142,7 +153,7 @@ cdef class MyCommands(MyBehind):
 
     cdef int release(self) except -1:
         self.held_statement = None
-        return MyBehind.release(self)
+        return MyBlocks.release(self)
 
     # --- client to server ---------------------------------------------------------------------------
 
@@ -196,7 +207,7 @@ cdef class MyCommands(MyBehind):
             if n < MY_HEADER + length:
                 return NEED_MORE
             if command == COM_QUERY:
-                return self.parse_query(p, length)
+                return self.parse_query(p, n, length)
             if command == COM_STMT_PREPARE:
                 return self.parse_prepare(p, length)
             return self.parse_change(command, p, length)
@@ -211,9 +222,6 @@ cdef class MyCommands(MyBehind):
 
     cdef inline int expect(self, int command, int flags=0, effect=None) except -1:
         return self.server.queue.push(X_RELAY, command, flags, effect)
-
-    cdef inline bint backslash(self) noexcept:
-        return not self.status & STATUS_NO_BACKSLASH_ESCAPES
 
     cdef Py_ssize_t parse_oversize(self, int command, const char* p, Py_ssize_t n, Py_ssize_t length) except -1:
         cdef object effect = None
@@ -272,7 +280,7 @@ cdef class MyCommands(MyBehind):
             effect = MyReset.__new__(MyReset)
         elif command == COM_SET_OPTION:
             change = Change.__new__(Change)
-            change.text = b"option " + p[MY_HEADER:min(n, MY_HEADER + length)]
+            change.text = OPTION_SAID + p[MY_HEADER + 1:min(n, MY_HEADER + length)]
             effect = change
         if command not in MY_UNANSWERED:
             self.expect(command, 0, effect)
@@ -283,13 +291,18 @@ cdef class MyCommands(MyBehind):
 
     # --- text -------------------------------------------------------------------------------------------
 
-    cdef Py_ssize_t parse_query(self, const char* p, Py_ssize_t length) except -1:
+    cdef Py_ssize_t parse_query(self, const char* p, Py_ssize_t here, Py_ssize_t length) except -1:
         """COM_QUERY that is here whole."""
         cdef Scan s
         cdef int action, flags
         cdef const char* sql = p + MY_HEADER + 1
         cdef Py_ssize_t n = length - 1
         cdef bytes text = None
+        cdef Py_ssize_t block = self.parse_block(p, here, length)
+        if block:
+            if block > 0:
+                self.held_statement = None
+            return block
         scan_sql(<const uint8_t*>sql, n, MY, self.backslash(), &s)
         if s.flags & (F_STATUS | F_KILL) and not self.has_held():
             if self.parse_own(sql, &s):
@@ -398,6 +411,8 @@ cdef class MyCommands(MyBehind):
             self.in_change_user = False
         if isinstance(effect, Change):
             self.apply(<Change>effect, failed, False)
+            if command == COM_SET_OPTION and not failed:
+                self.option_set((<Change>effect).text[PyBytes_GET_SIZE(OPTION_SAID):])
         elif isinstance(effect, MyStatement):
             if not failed:
                 self.prepared(<MyStatement>effect)
@@ -423,6 +438,8 @@ cdef class MyCommands(MyBehind):
             self.history.reset()
             self.history.tainted = failed
         self.forget()
+        if self.multi_said >= 0:
+            self.multi_said = -2
         self.statements.clear()
         self.last_prepared = None
         return 0

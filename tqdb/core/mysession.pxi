@@ -207,7 +207,8 @@ cdef class MySession(MyCommands):
             if action != A_HELD:
                 return action
         w = held.at(held.nwrites)
-        w.start = w.bind = w.bind_end = 0
+        w.start = w.parse = w.bind = w.bind_end = 0
+        w.opening = w.closing = 0
         w.literals = literals + shape.around if shape.pieces is not None else 0
         w.end = total
         w.sql_start = MY_HEADER + EXECUTE_HEAD

@@ -7,10 +7,21 @@ ctypedef struct Parting:
     uint64_t last_id        # LAST_INSERT_ID() behind what was shared out; a pipeline begins with 0
 
 
+cdef inline uint32_t open_status(bint last) noexcept:
+    """What the status within a transaction says besides; ``last``: no other statement of the command follows."""
+    return STATUS_IN_TRANS | (0 if last else STATUS_MORE_RESULTS)
+
+
+cdef inline uint32_t status_of(Write* w, uint32_t status) noexcept:
+    """What a write's own answer says, where its session's last is ``status``."""
+    return status | open_status(w.flags & WF_SYNC) if w.closing else status
+
+
 cdef class MySplitServer(SessionServer):
     """A server connection as far as it shares out what a batch was answered."""
     cdef MySession my               # the same as ``session``
     cdef MyAnswer answer
+    cdef int seq                    # of the next packet for the session that is being answered
 
     def __init__(self, Engine engine):
         SessionServer.__init__(self, engine)
@@ -31,9 +42,24 @@ cdef class MySplitServer(SessionServer):
         for item in batch.units:
             unit = <Unit>item
             if unit.method == M_PIPELINE:
-                self.split_pipeline(batch, unit, &at)
+                self.split_pipeline(batch, unit, &at, status)
             else:
                 self.split_insert(batch, unit, &at, status)
+        return 0
+
+    cdef inline int open_answer(self, MySession session, Write* w, uint32_t status) except -1:
+        """In front of a write's answer: that to its BEGIN, if there is one."""
+        self.seq = 1
+        if w.opening:
+            session.out.append_bytes(my_plain_ok(1, status | open_status(w.opening & BK_SYNC)))
+            if not w.opening & BK_SYNC:
+                self.seq = 2
+        return 0
+
+    cdef inline int close_answer(self, MySession session, Write* w, uint32_t status) except -1:
+        """Behind it: that to its COMMIT."""
+        if w.closing:
+            session.out.append_bytes(my_plain_ok(1 if w.flags & WF_SYNC else self.seq, status))
         return 0
 
     cdef int split_insert(self, Batch batch, Unit unit, Parting* at, uint32_t status) except -1:
@@ -43,6 +69,8 @@ cdef class MySplitServer(SessionServer):
         cdef uint64_t step = unit.step
         cdef Py_ssize_t head = at.byte
         cdef char* flags
+        cdef Write* w
+        cdef uint32_t own
         cdef int k
         at.byte += unit.head_bytes
         if unit.head_bytes and not self.answer.deprecate_eof:
@@ -55,26 +83,34 @@ cdef class MySplitServer(SessionServer):
             held = <Held>item
             session = <MySession>held.owner
             for k in range(held.nwrites):
+                w = held.writes + k
+                own = status_of(w, status)
+                if not session.closing:
+                    self.open_answer(session, w, status)
                 if unit.head_bytes:
                     at.byte = self.split_rows(
-                        unit, session, held.writes[k].rows, batch.response.ptr() + head, batch.response.ptr(), at.byte,
-                        insert_id, status)
+                        unit, session, w.rows, batch.response.ptr() + head, batch.response.ptr(), at.byte, insert_id,
+                        own)
                 elif not session.closing:
-                    self.answer_ok(session, held.writes[k].rows, insert_id, status)
+                    self.answer_ok(session, w.rows, insert_id, own)
+                if not session.closing:
+                    self.close_answer(session, w, status)
                 if step:
                     session.new_id(insert_id)
-                    insert_id += step * <uint64_t>held.writes[k].rows
-            session.was_batched(-1 if unit.head_bytes else held.writes[held.nwrites - 1].rows)
+                    insert_id += step * <uint64_t>w.rows
+            w = held.writes + held.nwrites - 1
+            session.was_batched(0 if w.closing else -1 if unit.head_bytes else w.rows)
             session.status = status
             session.status_unknown = False
         return 0
 
-    cdef int split_pipeline(self, Batch batch, Unit unit, Parting* at) except -1:
+    cdef int split_pipeline(self, Batch batch, Unit unit, Parting* at, uint32_t status) except -1:
         cdef Held held
         cdef MySession session
         cdef MyAnswer answer = self.answer
         cdef const char* p = batch.response.ptr()
         cdef Py_ssize_t end
+        cdef Write* w
         cdef int k
         cdef int64_t row_count = -1
         for i, item in enumerate(unit.members):
@@ -84,6 +120,7 @@ cdef class MySplitServer(SessionServer):
                 at.last_id = unit.ids[i]
                 session.new_id(at.last_id)
             for k in range(held.nwrites):
+                w = held.writes + k
                 end = batch.end_of(at.write)
                 at.write += 1
                 row_count = -1
@@ -91,11 +128,40 @@ cdef class MySplitServer(SessionServer):
                     answer.read_ok(p + at.byte + MY_HEADER, my_length(p + at.byte))
                     row_count = <int64_t>answer.affected
                     session.status = answer.status
-                if not session.closing:
+                if session.closing:
+                    pass
+                elif w.opening:
+                    self.open_answer(session, w, status)
+                    self.copy_answer(session, p + at.byte, end - at.byte, open_status(w.flags & WF_SYNC))
+                    self.close_answer(session, w, status)
+                else:
                     session.out.append(p + at.byte, end - at.byte)
+                if w.closing:
+                    row_count = 0
                 at.byte = end
             session.status_unknown = False
             session.was_batched(row_count)
+        return 0
+
+    cdef int copy_answer(self, MySession session, const char* p, Py_ssize_t n, uint32_t more) except -1:
+        """The packets of an answer, numbered on from ``seq``, with ``more`` flags in their status."""
+        cdef MyAnswer answer = self.answer
+        cdef Py_ssize_t length, at
+        cdef char[4] header
+        cdef int kind
+        while n > 0:
+            length = my_length(p)
+            kind = answer.read(COM_QUERY, p + MY_HEADER, length)
+            put_packet_header(header, length, self.seq)
+            self.seq += 1
+            session.out.append(header, MY_HEADER)
+            at = session.out.size()
+            session.out.append(p + MY_HEADER, length)
+            if answer.status_at and (kind == PK_OK or kind == PK_END or (
+                    kind == PK_HEAD and length == 5 and p[MY_HEADER] == <char>MARK_EOF)):
+                (session.out.ptr() + at + answer.status_at)[0] |= <char>more
+            p += MY_HEADER + length
+            n -= MY_HEADER + length
         return 0
 
     cdef int answer_ok(self, MySession session, int rows, uint64_t insert_id, uint32_t status) except -1:
@@ -111,10 +177,12 @@ cdef class MySplitServer(SessionServer):
         w[n + 2] = w[n + 3] = 0
         n += 4
         if rows == 1:
-            put_packet_header(w, n - MY_HEADER, 1)
+            put_packet_header(w, n - MY_HEADER, self.seq)
+            self.seq += 1
             return session.out.append(w, n)
         info = b"Records: %d  Duplicates: 0  Warnings: 0" % rows
-        put_packet_header(w, n - MY_HEADER + 1 + len(info), 1)
+        put_packet_header(w, n - MY_HEADER + 1 + len(info), self.seq)
+        self.seq += 1
         session.out.append(w, n)
         session.out.append_bytes(bytes((len(info),)) + info)
         return 0
@@ -125,7 +193,6 @@ cdef class MySplitServer(SessionServer):
         cdef Py_ssize_t done = 0
         cdef Py_ssize_t length
         cdef char[4] header
-        cdef int seq = 1
         cdef int k
         cdef bytes tail = unit.tail
         if session.closing:
@@ -133,21 +200,28 @@ cdef class MySplitServer(SessionServer):
                 at += MY_HEADER + my_length(p + at)
             return at
         while done < unit.head_bytes:
-            done += MY_HEADER + my_length(head + done)
-            seq += 1
-        session.out.append(head, unit.head_bytes)
+            length = my_length(head + done)
+            put_packet_header(header, length, self.seq)
+            session.out.append(header, MY_HEADER)
+            session.out.append(head + done + MY_HEADER, length)
+            done += MY_HEADER + length
+            self.seq += 1
+        if not self.answer.deprecate_eof:
+            # the EOF behind the column definitions
+            (session.out.ptr() + session.out.size() - 2)[0] |= <char>(status & (STATUS_IN_TRANS | STATUS_MORE_RESULTS))
         for k in range(rows):
             length = my_length(p + at)
-            put_packet_header(header, length, seq)
+            put_packet_header(header, length, self.seq)
             session.out.append(header, MY_HEADER)
             session.out.append(p + at + MY_HEADER, length)
             at += MY_HEADER + length
-            seq += 1
+            self.seq += 1
         if session.capabilities & CLIENT_DEPRECATE_EOF:
             tail = self.own_end(tail, rows, insert_id, status)
         else:
             tail = tail[:3] + status.to_bytes(2, "little")
-        session.out.append_bytes(my_packet(seq, tail))
+        session.out.append_bytes(my_packet(self.seq, tail))
+        self.seq += 1
         return at
 
     cdef bytes own_end(self, bytes tail, int ntuples, uint64_t insert_id, status):

@@ -28,6 +28,7 @@ cdef enum MyCapability:
     CLIENT_PROTOCOL_41 = 512
     CLIENT_SSL = 2048
     CLIENT_SECURE_CONNECTION = 32768
+    CLIENT_MULTI_STATEMENTS = 65536
     CLIENT_PLUGIN_AUTH = 524288
     CLIENT_PLUGIN_AUTH_LENENC = 2097152
     CLIENT_SESSION_TRACK = 8388608
@@ -38,6 +39,9 @@ cdef enum MyCapability:
     MARIADB_PROGRESS = 1
     MARIADB_COM_MULTI = 2
     MARIADB_CACHE_METADATA = 16
+
+cdef enum:
+    OPTION_MULTI_STATEMENTS_ON = 0      # COM_SET_OPTION
 
 cdef enum MyStatus:
     STATUS_IN_TRANS = 1
@@ -130,6 +134,11 @@ cdef inline void put_packet_header(char* w, Py_ssize_t length, int seq) noexcept
 
 cdef bytes my_packet(int seq, bytes payload):
     return len(payload).to_bytes(3, "little") + bytes((seq & 255,)) + payload
+
+
+cdef bytes my_plain_ok(int seq, uint32_t status):
+    """The OK packet of a statement that neither changes nor gives anything."""
+    return my_packet(seq, b"\0\0\0" + status.to_bytes(2, "little") + b"\0\0")
 
 
 cdef bytes my_error(int seq, int code, str sqlstate, str message, bint with_state=True):

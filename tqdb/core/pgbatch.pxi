@@ -204,7 +204,7 @@ cdef class PgBatchServer(SessionServer):
                     out.append(p + w.sql_start, w.sql_end - w.sql_start)
                     close_message(self.out, start)
                 else:
-                    out.append(p + w.start, w.bind - w.start)
+                    out.append(p + w.parse, w.bind - w.parse)
                     out.append(p + w.bind, w.bind_end - w.bind)
                 if w.flags & WF_DESCRIBE:
                     out.append_bytes(DESCRIBE)
@@ -428,6 +428,8 @@ cdef class PgBatchServer(SessionServer):
                         for row in range(w.rows):
                             end += 1 + <Py_ssize_t>tq_be32(p + end + 1)
                     if out is not None:
+                        if w.opening:
+                            out.append_bytes(<bytes>PG_OPENED[w.opening])
                         if w.flags & WF_PARSE:
                             out.append_bytes(PARSE_COMPLETE)
                         if unit.method == M_PIPELINE:
@@ -435,7 +437,9 @@ cdef class PgBatchServer(SessionServer):
                         else:
                             self.answer_insert(unit, out, w, head, p + at, end - at)
                         if w.flags & WF_SYNC:
-                            out.append_bytes(READY_IDLE)
+                            out.append_bytes(READY_OPEN if w.closing else READY_IDLE)
+                        if w.closing:
+                            out.append_bytes(<bytes>PG_CLOSED[w.closing])
                     at = end
         return 0
 

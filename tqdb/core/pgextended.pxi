@@ -8,6 +8,7 @@ cdef class PgExtended(PgLogin):
     """The client's end of an established session, message by message."""
     cdef PgExpectations expected    # the server connection's queue
     cdef bint counted               # the executions up to the next Sync are counted already
+    cdef Py_ssize_t passing         # bytes that are relayed message by message, and counted already
     cdef bint flush_sent            # a Sync waits for what may be a copy, and its answer is asked for
     cdef bint sequences_stale       # its connection drew for others from sequences, or others' for it
 
@@ -182,7 +183,7 @@ cdef class PgExtended(PgLogin):
             self.may_be_ddl()
         if statement.flags & F_DEALLOCATE:
             self.statements.era += 1
-        if not self.counted:
+        if not self.counted and not self.passing:
             self.count_new_alone(
                 (R_NOT_BATCHABLE if not self.in_transaction() else R_IN_TRANSACTION)
                 if self.qtype <= QT_REPLACE and statement.wait(self.history.wait) != WAIT_NONE else R_NO_HINT)
@@ -229,6 +230,35 @@ cdef class PgExtended(PgLogin):
         self.flush_sent = self.counted = False
         self.expected.sent(X_RELAY, FE_SYNC)
         return self.relay_message(p, n, total)
+
+    # --- BEGIN, a write and COMMIT ----------------------------------------------------------------------
+
+    cdef Py_ssize_t query_at(self, const char* p, Py_ssize_t n) noexcept:
+        """The size of the Query message at p, 0: there is none, or it is not here whole."""
+        cdef int32_t length
+        if n < PG_HEADER + 1 or <uint8_t>p[0] != FE_QUERY:
+            return 0
+        length = <int32_t>tq_be32(p + 1)
+        if length < 5 or n <= length or length > self.engine.max_batch_bytes:
+            return 0
+        return length + 1 if <const char*>memchr(p + PG_HEADER, 0, length - 4) == p + length else 0
+
+    cdef int expect_block(self, PgStatement statement, const char* p, Py_ssize_t n, Py_ssize_t own) except -1:
+        """``n`` bytes of messages go on, BEGIN's, a write's and COMMIT's; at ``own`` that write's Parse, or Bind."""
+        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t total
+        cdef Scan s
+        while at < n:
+            total = <Py_ssize_t>tq_be32(p + at + 1) + 1
+            if <uint8_t>p[at] != FE_PARSE:
+                self.expected.sent(X_RELAY, <uint8_t>p[at])
+            elif at == own:
+                self.expect_parse(statement)
+            else:
+                self.expect_parse(self.statements.read_parse(
+                    self.engine.stats, p + at, total, self.backslash, &s))
+            at += total
+        return 0
 
     # --- told by the server connection ----------------------------------------------------------------
 

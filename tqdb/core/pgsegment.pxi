@@ -39,9 +39,8 @@ cdef class PgSegment:
         self.session_wait = session_wait
         return 0
 
-    cdef inline bint may_gather(self, PgStatement statement) noexcept:
-        return statement is not None and statement.text is not None and (
-            statement.wait(self.session_wait) != WAIT_NONE)
+    cdef inline bint wants(self, PgStatement statement, double session_wait) noexcept:
+        return statement is not None and statement.text is not None and statement.wait(session_wait) != WAIT_NONE
 
     cdef int read(self, const char* p, Py_ssize_t n, Held held, Py_ssize_t max_bytes, int max_writes) except -1:
         """Reads on; p[0] is the segment's first byte. Its writes are described behind the held ones.
@@ -73,6 +72,27 @@ cdef class PgSegment:
             self.at += total
         return SG_OTHER if self.flushed else SG_MORE
 
+    cdef bint read_one(self, const char* p, Py_ssize_t n, Held held, Py_ssize_t max_bytes) except -1:
+        """Reads one write in front of other messages, with its Sync if it has one; False: that is not what is here."""
+        cdef Py_ssize_t total
+        cdef int32_t length
+        cdef uint8_t kind
+        while n - self.at >= PG_HEADER:
+            kind = p[self.at]
+            length = <int32_t>tq_be32(p + self.at + 1)
+            total = <Py_ssize_t>length + 1
+            if length < 4 or self.at + total > max_bytes or n - self.at < total:
+                return False
+            if self.count:
+                if kind == FE_SYNC and total == PG_HEADER:
+                    held.at(held.nwrites).flags |= WF_SYNC
+                    self.at += total
+                return True
+            if kind == FE_FLUSH or not self.read_message(kind, p, total, held):
+                return False
+            self.at += total
+        return False
+
     cdef bint read_message(self, int kind, const char* p, Py_ssize_t total, Held held) except -1:
         """One whole message at ``at``; False: with it the segment may not be gathered."""
         cdef const char* m = p + self.at
@@ -93,7 +113,7 @@ cdef class PgSegment:
                     self.count and not self.same_formats(p, held, w)):
                 return False
             w.flags = WF_PARSE if self.step == ST_PARSED else 0
-            w.start = self.start
+            w.start = w.parse = self.start
             self.step = ST_BOUND
             return True
         if self.step != ST_BOUND:
@@ -132,7 +152,8 @@ cdef class PgSegment:
         else:
             statement = self.statements.find(name, at - name)
         if self.statement is None:
-            if not self.may_gather(statement) or (statement.name and statement.known != self.statements.era):
+            if not self.wants(statement, self.session_wait) or (
+                    statement.name and statement.known != self.statements.era):
                 return False
             self.statement = statement
         elif statement is not self.statement:
@@ -141,6 +162,7 @@ cdef class PgSegment:
         w.bind = self.at
         w.bind_end = w.sql_end = self.at + total
         w.literals = 0
+        w.opening = w.closing = 0
         w.sql_start = self.at + (at - m)
         if end - at < 2:
             return False

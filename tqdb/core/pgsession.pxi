@@ -7,6 +7,7 @@ cdef enum:
 cdef class PgSession(PgExtended):
     """The client's end. Message flow: protocol documentation, chapter "Message Flow"."""
     cdef PgSegment segment
+    cdef PgBlock block              # None until its first BEGIN of the extended protocol
     cdef PgStatement held_statement  # what the held writes execute, None if they are text
 
     def __init__(self, Engine engine):
@@ -28,8 +29,12 @@ cdef class PgSession(PgExtended):
             self.server.out.append_bytes(TERMINATE)
         return 0
 
-    cdef bytes cancelled_answer(self):
-        return pg_error("ERROR", "57014", "canceling statement due to user request") + READY_IDLE
+    cdef bytes cancelled_answer(self, Write* w):
+        """Of a write between BEGIN and COMMIT: as if BEGIN was met, or the write if BEGIN has an answer of its own."""
+        cdef bytes error = pg_error("ERROR", "57014", "canceling statement due to user request")
+        if not w.closing or not w.flags & WF_SYNC:
+            return error + READY_IDLE
+        return <bytes>PG_OPENED[w.opening] + error + READY_FAILED + <bytes>PG_ROLLED_BACK[w.closing]
 
     cdef int expect_held(self) except -1:
         cdef Held held = self.held
@@ -39,13 +44,17 @@ cdef class PgSession(PgExtended):
         self.own_state()
         if statement is None:
             for k in range(held.nwrites):
-                self.expected.sent(X_RELAY, FE_QUERY)
+                for _ in range(answers_of(held.writes + k)):
+                    self.expected.sent(X_RELAY, FE_QUERY)
             self.statements.replace(None, True)
             return 0
         if not statement.name and not held.writes[0].flags & WF_PARSE:
             self.unnamed_ready()
         for k in range(held.nwrites):
             w = held.writes + k
+            if w.opening:
+                self.expect_block(statement, held.data.ptr() + w.start, w.end - w.start, w.parse - w.start)
+                continue
             if w.flags & WF_PARSE:
                 self.expect_parse(statement)
             self.expected.sent(X_RELAY, FE_BIND)
@@ -78,7 +87,10 @@ cdef class PgSession(PgExtended):
         if self.left:
             return n
         if self.state == PG_READY:
-            return self.parse_message(p, n)
+            used = self.parse_message(p, n)
+            if used > 0 and self.passing:
+                self.passing -= used
+            return used
         return self.parse_login(p, n)
 
     cdef Py_ssize_t parse_message(self, const char* p, Py_ssize_t n) except -1:
@@ -97,7 +109,8 @@ cdef class PgSession(PgExtended):
         total = <Py_ssize_t>length + 1
         if kind == FE_QUERY:
             return self.parse_query(p, n, total)
-        if (kind == FE_BIND or kind == FE_PARSE) and not self.expected.segment_open and not self.expected.copying:
+        if (kind == FE_BIND or kind == FE_PARSE) and not (
+                self.expected.segment_open or self.expected.copying or self.passing):
             used = self.parse_segment(kind, p, n, total)
             if used:
                 return used
@@ -163,6 +176,9 @@ cdef class PgSession(PgExtended):
                 return self.wait_for(WHEN_FREE)
             self.expect_query(XF_COPY, None)
             return self.relay_message(p, n, total)
+        size = self.parse_block(p, n, total)
+        if size:
+            return size
         size = total - PG_HEADER - 1
         scan_sql(<const uint8_t*>sql, size, PG, self.backslash, &s)
         if s.flags & F_STATUS and self.parse_status_query(sql, &s):
@@ -177,6 +193,52 @@ cdef class PgSession(PgExtended):
             self.statements.era += 1
         self.expect_query(XF_COPY if s.flags & (F_COPY | F_UNSURE) else 0, self.change_of(sql, size, &s))
         return self.relay_message(p, n, total)
+
+    cdef Py_ssize_t parse_block(self, const char* p, Py_ssize_t n, Py_ssize_t total) except -1:
+        """BEGIN, a write to be batched and COMMIT, in this Query or in it and the next two: their size, or WAIT.
+
+        0: it is something else, or not all of it is here: nobody waits for a COMMIT that may not come.
+        """
+        cdef Scan s
+        cdef const char* sql = p + PG_HEADER
+        cdef Py_ssize_t start = scan_block(
+            <const uint8_t*>sql, total - PG_HEADER - 1, PG, self.backslash, &s)
+        cdef Py_ssize_t end, size
+        cdef int action, opening
+        if start >= 0:
+            start += PG_HEADER
+            end = start + s.semicolon
+        else:
+            opening = block_word(<const uint8_t*>sql, total - PG_HEADER - 1, PG, False)
+            size = self.query_at(p + total, n - total) if opening else 0
+            if not size:
+                return 0
+            start = total + PG_HEADER
+            total += size
+            end = total - 1
+            scan_sql(<const uint8_t*>p + start, end - start, PG, self.backslash, &s)
+            size = self.query_at(p + total, n - total)
+            if not size or s.flags & F_MULTI:
+                return 0
+            s.opening = opening | BK_SYNC
+            s.closing = block_word(<const uint8_t*>p + total + PG_HEADER, size - PG_HEADER - 1, PG, True) | BK_SYNC
+            total += size
+            if not s.closing & BK_GIVEN:
+                return 0
+        if s.flags & F_UNSURE or not self.wants_batch(&s):
+            return 0
+        action = self.consider(p, total, start, end, &s)
+        if action == A_WAIT:
+            return WAIT
+        if action == A_HELD:
+            self.statements.replace(None, False)
+            return total
+        if s.opening & BK_SYNC:
+            self.expect_query(0, None)
+        self.expect_query(0, self.change_of(p + start, end - start, &s))
+        if s.opening & BK_SYNC:
+            self.expect_query(0, None)
+        return self.relay_message(p, total, total)
 
     cdef bint parse_status_query(self, const char* sql, Scan* s) except -1:
         """A question about the proxy: the server is given a statement that answers it."""
@@ -214,6 +276,7 @@ cdef class PgSession(PgExtended):
         cdef Scan s
         cdef int found, action
         cdef int held = self.held.nwrites if self.held is not None else 0
+        cdef Py_ssize_t used
         if segment is None:
             segment = self.segment = PgSegment(self.statements)
         if segment.at and segment.base != held:
@@ -230,6 +293,8 @@ cdef class PgSession(PgExtended):
                     if statement is not None:
                         statement.epoch = self.engine.ddl_epoch
                     if not self.gathers(statement):
+                        if statement is not None and statement.opens and self.find_block(p, n, &used):
+                            return used
                         if held:
                             return self.wait_for(WHEN_FREE)
                         if statement is not None and statement.wait(self.history.wait) != WAIT_NONE and (
@@ -238,7 +303,7 @@ cdef class PgSession(PgExtended):
                         return self.relay_parse(p, n, total, statement, &s)
                     self.note_change(statement, p + statement.sql_start, &s)
                 elif not self.gathers(statement):
-                    return 0
+                    return used if statement.opens and self.find_block(p, n, &used) else 0
                 segment.begin(statement, total, held, self.history.wait)
             else:
                 segment.begin(None, 0, held, self.history.wait)
@@ -255,9 +320,33 @@ cdef class PgSession(PgExtended):
                 return total
             if action == A_WAIT:
                 return WAIT
+        elif kind == FE_BIND and self.find_block(p, n, &used):
+            return used
         elif held:
             return self.wait_for(WHEN_FREE)
         return 0
+
+    cdef bint find_block(self, const char* p, Py_ssize_t n, Py_ssize_t* used) except -1:
+        """BEGIN, a write to be batched and COMMIT that are all here: ``used`` is what ``parse_segment`` answers."""
+        cdef Py_ssize_t total
+        cdef int action
+        if self.held is None:
+            self.held = Held(self)
+        if self.block is None:
+            self.block = PgBlock(self.statements)
+        total = self.block.read(
+            self.engine, p, n, self.backslash, self.held, self.held_statement, self.history.wait)
+        if not total:
+            return False
+        action = self.consider_segment(self.block.segment, p, total)
+        used[0] = WAIT if action == A_WAIT else total
+        if action == A_RELAY:
+            used[0] = 0
+            self.passing = total
+        elif action == A_HELD and self.block.unnamed is not None:
+            self.block.unnamed.begun(self.history)
+            self.statements.replace(self.block.unnamed, False)
+        return True
 
     cdef inline bint gathers(self, PgStatement statement) noexcept:
         return statement is not None and statement.text is not None and not statement.name and (
@@ -317,7 +406,7 @@ cdef class PgSession(PgExtended):
             return None                     # the server's to refuse
         if nparams == 0 and count == 1 and w.flags & WF_PARSE and tq_be16(
                 PyBytes_AS_STRING(statement.oids)) == 0 and head == 4:
-            sql = p + w.start + statement.sql_start
+            sql = p + w.parse + statement.sql_start
             scan_sql(<const uint8_t*>sql, statement.sql_end - statement.sql_start, PG, self.backslash, &s)
             shape = self.text_shape(sql, &s, p[w.tuples_end:w.sql_end])
             if shape is None or shape.verdict is None:

@@ -20,6 +20,8 @@ cdef class PgStatement(Prepared):
     cdef double wait_ms
     cdef Source source
     cdef uint64_t epoch             # the engine's DDL epoch when the server last saw it
+    cdef int opens                  # it is BEGIN: BlockFlag bits …
+    cdef int closes                 # … or COMMIT
     cdef bytes status               # the question about the proxy, if it is one; None: it is not
     cdef Change change              # what each execution makes true
     cdef uint64_t known             # era of the session's statements in which the server said it is there; 0: not yet
@@ -97,6 +99,9 @@ cdef class PgStatements:
         statement.message = b""
         statement.sql_start = sql - p
         statement.sql_end = nul - p
+        if s.qtype == QT_OTHER:
+            statement.opens = block_word(<const uint8_t*>sql, nul - sql, PG, False)
+            statement.closes = block_word(<const uint8_t*>sql, nul - sql, PG, True)
         if total <= MAX_STATEMENT_BYTES:
             statement.message = p[:total]
             if s.qtype <= QT_REPLACE:

@@ -74,6 +74,8 @@ for _i in range(256):
     IS_FRONTEND[_i] = _i in FRONTEND_TYPES
 
 cdef bytes READY_IDLE = b"Z\0\0\0\5I"
+cdef bytes READY_OPEN = b"Z\0\0\0\5T"
+cdef bytes READY_FAILED = b"Z\0\0\0\5E"
 cdef bytes INSERT_ONE = b"C\0\0\0\x0fINSERT 0 1\0"
 
 
@@ -121,6 +123,20 @@ cdef bytes DESCRIBE_UNNAMED = b"D\0\0\0\6S\0"
 cdef bytes EXECUTE = b"E\0\0\0\x09\0\0\0\0\0"
 cdef bytes SYNC = b"S\0\0\0\4"
 cdef bytes CLOSE_UNNAMED = b"C\0\0\0\6S\0"
+
+
+cdef bytes pg_around(int flags, bytes tag, bytes ready):
+    """What is answered to the BEGIN or COMMIT that ``BlockFlag`` bits tell of."""
+    return b"".join((
+        PARSE_COMPLETE if flags & BK_PARSE else b"", BIND_COMPLETE if flags & BK_EXTENDED else b"",
+        NO_DATA if flags & BK_DESCRIBE else b"", pg_message(b"C", tag + b"\0"), ready if flags & BK_SYNC else b""))
+
+
+# by ``BlockFlag`` bits: the answers around a write, and the last one's behind a write that has failed
+cdef list PG_OPENED = [pg_around(_i, b"START TRANSACTION" if _i & BK_START else b"BEGIN", READY_OPEN)
+                       for _i in range(ALL_BLOCK_FLAGS + 1)]
+cdef list PG_CLOSED = [pg_around(_i, b"COMMIT", READY_IDLE) for _i in range(ALL_BLOCK_FLAGS + 1)]
+cdef list PG_ROLLED_BACK = [pg_around(_i, b"ROLLBACK", READY_IDLE) for _i in range(ALL_BLOCK_FLAGS + 1)]
 cdef bytes DISCARD_SEQUENCES = pg_query(b"DISCARD SEQUENCES")
 
 

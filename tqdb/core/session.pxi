@@ -58,7 +58,7 @@ cdef class Session(Comparing):
         """What the server is told when its client has gone."""
         return 0
 
-    cdef bytes cancelled_answer(self):
+    cdef bytes cancelled_answer(self, Write* w):
         """What a cancelled statement is answered with."""
         return b""
 
@@ -259,8 +259,10 @@ cdef class Session(Comparing):
         w.end = nmsg
         w.sql_start = sql_start
         w.sql_end = sql_end
-        w.bind = w.bind_end = w.literals = 0
-        w.flags = WF_SYNC
+        w.parse = w.bind = w.bind_end = w.literals = 0
+        w.opening = s.opening
+        w.closing = s.closing
+        w.flags = 0 if s.opening and not s.opening & BK_SYNC else WF_SYNC
         if shape.form == FORM_CUT:
             w.tuples_start = sql_start + s.values_start
             w.tuples_end = sql_start + s.values_end
@@ -404,16 +406,17 @@ cdef class Session(Comparing):
     def cancel_waiting(self):
         """Takes the first gathered statement back and answers it as cancelled; False if none is gathered.
 
-        What was sent ahead behind it goes alone. A statement is what one answer ends: up to a Sync.
+        What was sent ahead behind it goes alone. A statement is what one answer ends: up to a Sync. BEGIN and COMMIT
+        around a write are taken back with it.
         """
         cdef Held held = self.held
         cdef int k = 0
         if held is None or held.place != HP_GATHERED:
             return False
         self.engine.leave(held)
-        while not held.writes[k].flags & WF_SYNC:
+        while not ends_answer(held.writes + k):
             k += 1
-        self.out.append_bytes(self.cancelled_answer())
+        self.out.append_bytes(self.cancelled_answer(held.writes + k))
         self.mark()
         self.observe(self.engine.now, LK_ALONE)
         self.removing(k + 1)

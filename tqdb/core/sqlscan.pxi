@@ -130,6 +130,9 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
     s.text_end = 0
     s.values_start = s.values_end = s.first_end = -1
     s.ntuples = s.ncols = 0
+    s.semicolon = -1
+    s.first_text_end = 0
+    s.opening = s.closing = 0
     s.nskeleton = 0
     while i < n:
         cls = CHAR_CLASS[p[i]]
@@ -158,6 +161,9 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
             i = j
             continue
         if cls == CC_SEMICOLON:
+            if statements == 1 and s.semicolon < 0:
+                s.semicolon = i
+                s.first_text_end = s.text_end
             nth = 0
             first = previous = W_NONE
             depth = 0

@@ -202,6 +202,10 @@ ctypedef struct Scan:
     Py_ssize_t first_end      # one past the first tuple's ")"
     int ntuples
     int ncols
+    Py_ssize_t semicolon      # that ends the first statement, or -1 …
+    Py_ssize_t first_text_end  # … and one past the last token in front of it
+    int opening               # what stands around the write: ``BlockFlag`` bits, 0: nothing
+    int closing
     Py_ssize_t nskeleton      # the first tuple with its literals replaced by "?"
     char[2048] skeleton
     int nliterals             # of a whole statement; more than MAX_LITERALS: not all are strings or numbers, or so few
