@@ -14,7 +14,7 @@ import pytest
 
 from tests.fix_servers import tqdb_command
 from tests.fix_tls import PASSWORD, TlsMariaDB, TlsPostgres, give, to_clients, to_servers
-from tests.test_tls_clients import asked, connect, to_the_end
+from tests.raw_tls import asked, connect, to_the_end
 from tests.wait import wait_for
 from tests.wire import my, pg, pg_startup
 
