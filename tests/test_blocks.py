@@ -376,7 +376,15 @@ def test_in_pieces_of_any_size(texts):
         assert pg_talk([begin])[0] == begin
 
 
+def pg_cancel(session: RawPostgres, port: int) -> None:
+    key = session.login.split(b"K\0\0\0\x0c", 1)[1][:8]
+    with socket.create_connection(("127.0.0.1", port)) as canceller:
+        canceller.sendall(b"\0\0\0\x10\x04\xd2\x16\x2e" + key)
+        canceller.recv(1)
+
+
 def test_postgres_cancelled_while_gathered(start_proxy, postgres, pg, table):
+    """With one answer it is BEGIN's; else the write is what was cancelled, and COMMIT takes its transaction back."""
     proxy = start_proxy(postgres=postgres)
     admin = pg(through=False)
     admin.execute(f"CREATE TABLE {table} (id int)")
@@ -384,20 +392,22 @@ def test_postgres_cancelled_while_gathered(start_proxy, postgres, pg, table):
     others = [RawPostgres(proxy.postgres_port) for _ in range(2)]
     session = others[0]
     together(2, lambda k: others[k].query(write))
-    for texts in ((f"BEGIN; {write}; COMMIT",), ("BEGIN", write, "COMMIT")):
-        data, answers = queries(*texts)
+    begun, ended = wire.pg(b"C", b"BEGIN\0"), wire.pg(b"C", b"ROLLBACK\0")
+    extended = wire.pg(b"1") + wire.pg(b"2") + wire.pg(b"n")
+    for (data, answers), before in (
+            (queries(f"BEGIN; {write}; COMMIT"), b""), (queries("BEGIN", write, "COMMIT"), b""),
+            ((run("BEGIN") + run(write) + run("COMMIT") + SYNC, 1), extended),
+            ((run("BEGIN") + SYNC + run(write) + SYNC + run("COMMIT") + SYNC, 3), extended)):
         session.sock.sendall(data)
         wait_for(lambda: proxy.clients("waiting") == 1)
-        key = session.login.split(b"K\0\0\0\x0c", 1)[1][:8]
-        with socket.create_connection(("127.0.0.1", proxy.postgres_port)) as canceller:
-            canceller.sendall(b"\0\0\0\x10\x04\xd2\x16\x2e" + key)
-            canceller.recv(1)
+        pg_cancel(session, proxy.postgres_port)
         told = [session.answer() for _ in range(answers)]
-        assert b"C57014\0" in told[-2 if answers == 3 else 0]
-        assert told[-1].endswith(b"Z\0\0\0\5I")
+        error = told[answers // 2]
+        assert error[:1] == b"E" and b"C57014\0" in error
+        assert error[-6:] == wire.pg(b"Z", b"I" if answers == 1 else b"E")
         if answers == 3:
-            assert told[0] == wire.pg(b"C", b"BEGIN\0") + wire.pg(b"Z", b"T")
-            assert told[2] == wire.pg(b"C", b"ROLLBACK\0") + wire.pg(b"Z", b"I")
+            assert told[0] == before + begun + wire.pg(b"Z", b"T")
+            assert told[2] == before + ended + wire.pg(b"Z", b"I")
         assert b"INSERT 0 1" in session.query(f"INSERT INTO {table} VALUES (2)")
     assert admin.execute(f"SELECT count(*) FROM {table} WHERE id = 1").fetchone() == (2,)
     for one in others:
@@ -594,3 +604,28 @@ def test_what_looks_like_one_is_not_kept(login, query, texts, together_sent):
     session, server = login(Hooks())
     session.receive(b"".join(map(query, texts)))
     assert server.take_out() == b"".join(map(query, texts[:together_sent]))
+
+
+def test_mariadb_killed_while_gathered(start_proxy, mariadb, my, table):
+    proxy = start_proxy(mariadb=mariadb)
+    admin = my(through=False).cursor()
+    admin.execute(f"CREATE TABLE {table} (id int) ENGINE=InnoDB")
+    write = f"/* max_wait_ms:900 */ INSERT INTO {table} VALUES (1)"
+    connections = [mariadb.connect(proxy.mariadb_port, database="d", client_flag=CLIENT.MULTI_STATEMENTS)
+                   for _ in range(3)]
+    number = connections[0].thread_id()
+    session, other, killer = map(RawMariaDB, connections)
+    together(2, lambda k: (session, other)[k].query(write))
+    for commands in ((f"BEGIN; {write}; COMMIT",), ("BEGIN", write, "COMMIT")):
+        session.sock.sendall(b"".join(map(wire.my_query, commands)))
+        wait_for(lambda: proxy.clients("waiting") == 1)
+        killer.query(f"KILL QUERY {number}")
+        told = [session.packet() for _ in commands]
+        assert told[len(told) // 2][:7] == told[len(told) // 2][:3] + b"\1\xff" + (1317).to_bytes(2, "little")
+        if len(commands) == 3:
+            assert (told[0], told[2]) == (wire.my_ok(status=3), wire.my_ok(status=2))
+        assert session.query("SELECT @@in_transaction").count(b"\x010") == 1
+    admin.execute(f"SELECT count(*) FROM {table}")
+    assert admin.fetchone() == (2,)
+    for connection in connections:
+        connection.close()
