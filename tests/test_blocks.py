@@ -5,6 +5,7 @@ import threading
 
 import psycopg
 import pytest
+from tqdb._core import scan_in_block
 
 from tests import wire
 from tests.crowd import together
@@ -12,7 +13,6 @@ from tests.raw import RawPostgres
 from tests.sansio import Hooks
 from tests.test_sans_io import answer_session, logged_in
 from tests.wait import wait_for
-from tqdb._core import scan_in_block
 
 SESSIONS = 8
 HINT = "/* max_wait_ms:60 file:blocks.py line:1 */ "

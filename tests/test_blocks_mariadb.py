@@ -4,6 +4,7 @@ import threading
 
 import pytest
 from pymysql.constants import CLIENT
+from tqdb._core import MySession
 
 from tests import wire
 from tests.crowd import together
@@ -12,7 +13,6 @@ from tests.sansio import Hooks
 from tests.test_blocks import HINT, SESSIONS, WRITE
 from tests.test_sans_io import logged_in
 from tests.wait import wait_for
-from tqdb._core import MySession
 
 SESSION_TRACK, DEPRECATE_EOF = 1 << 23, 1 << 24      # PyMySQL has no names for them
 MORE_RESULTS = 8
