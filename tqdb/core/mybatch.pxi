@@ -243,8 +243,10 @@ cdef class MyBatchServer(MySplitServer):
         return self.advance(batch, EV_BAD if answer.failed else EV_GOOD)
 
     cdef uint64_t read_id(self, Batch batch, Unit unit, const char* p, Py_ssize_t length) except? 0:
-        """The answer to ``question``."""
+        """The answer to ``question``; 0: there is none."""
         cdef list row = my_text_row(p[MY_HEADER:MY_HEADER + length])
+        if not row or None in row:
+            return 0
         if len(row) > 1 and int(row[1]) != unit.step:
             batch.fail_table(RC_MISMATCH)
         return int(row[0])

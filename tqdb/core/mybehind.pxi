@@ -146,7 +146,7 @@ cdef class MyBehind(MyLogin):
 
     cdef int overhear(self, rows) except -1:
         """ROW_COUNT() is the first column; only the first question finds the session's own."""
-        if self.counts and rows and rows[0][0] is not None:
+        if self.counts and rows and rows[0] and rows[0][0] is not None:
             self.row_count = strtoll(PyBytes_AS_STRING(rows[0][0]), NULL, 10)
         return 0
 
