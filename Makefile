@@ -24,8 +24,8 @@ CLIENTS ?= 10000
 
 .DEFAULT_GOAL := help
 .PHONY: help run build test test-drivers test-package test-conversations test-schemas test-sanitize test-ledger \
-	test-cluster test-memory fuzz coverage lint bench bench-1k bench-10k bench-100k bench-1m bench-all locust \
-	locust-headless binary deb wheel clean debug
+	test-rolling test-cluster test-memory fuzz coverage lint bench bench-1k bench-10k bench-100k bench-1m bench-all \
+	locust locust-headless binary deb wheel clean debug
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,10 @@ test-sanitize: build $(VENV)/.dev  ## the sans-IO tests with AddressSanitizer an
 test-ledger: build $(VENV)/.dev  ## kills under load, every write accounted for (ROUNDS=100 for each database)
 	@scripts/ensure-system servers
 	@$(VENV)/bin/python -m tests.ledger --rounds $(ROUNDS) $(ARGS)
+
+test-rolling: build $(VENV)/.dev  ## a proxy replaced under load, nobody refused (ROUNDS=100 for each database)
+	@scripts/ensure-system servers
+	@$(VENV)/bin/python -m tests.rolling --rounds $(ROUNDS) $(ARGS)
 
 test-cluster: build $(VENV)/.dev  ## two proxies before three Galera nodes that come, go, crash and are cut off
 	@scripts/ensure-system servers

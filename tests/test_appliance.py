@@ -207,15 +207,22 @@ def test_systemd_is_told(command, postgres, tmp_path):
         with open(proxy.log_path, "ab") as log:
             proxy.process = subprocess.Popen(proxy.command, stdout=log, stderr=log, env=environment)
         with proxy:
-            assert until("READY=1") == ["READY=1"]
+            assert until("READY=1") == [f"READY=1\nMAINPID={proxy.process.pid}"]
             assert "clients" in until("WATCHDOG=1")[-1]
             until("WATCHDOG=1")
             proxy.process.send_signal(signal.SIGHUP)
             assert "MONOTONIC_USEC=" in until("RELOADING=1")[-1]
             until("READY=1")
-            proxy.process.terminate()
-            until("STOPPING=1")
+            # the one that takes over says so; of the other nothing more is heard
+            proxy.process.send_signal(signal.SIGUSR2)
+            *before, ready = until("MAINPID=")
+            successor = psutil.Process(int(ready.partition("MAINPID=")[2]))
+            assert successor.pid != proxy.process.pid and not any("STOPPING" in lines for lines in before)
             assert proxy.process.wait(20) == 0
+            assert "clients" in until("WATCHDOG=1")[-1]
+            successor.terminate()
+            assert not any("MAINPID" in lines for lines in until("STOPPING=1"))
+            wait_for(lambda: not successor.is_running() or successor.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_without_systemd_nothing_is_sent():

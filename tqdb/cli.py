@@ -1,6 +1,7 @@
 """The commands."""
 
 import argparse
+import shutil
 import sys
 
 from tqdb import __version__, log
@@ -27,8 +28,18 @@ def serve(args) -> int:
     from tqdb.server import Server
 
     log.set_up(args.log_format, args.log_level)
-    Server(_configuration(args)).run()
+    Server(_configuration(args), args.replace, _successor()).run()
     return 0
+
+
+def _successor() -> list[str]:
+    """The command line that starts this program again, in its place."""
+    if getattr(sys, "frozen", False):
+        # as it was called: the file that a symbolic link names may be another one by now
+        command = [shutil.which(sys.argv[0]) or sys.executable, *sys.argv[1:]]
+    else:
+        command = [sys.executable, *sys.orig_argv[1:]]
+    return command if "--replace" in command else [*command, "--replace"]
 
 
 def check(args) -> int:
@@ -110,6 +121,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--listen-mariadb", metavar="HOST:PORT", help="default 127.0.0.1:3307")
         sub.add_argument("--metrics", metavar="HOST:PORT", help="address of /metrics and the dashboard")
         if name == "serve":
+            sub.add_argument("--replace", action="store_true", help="take over from the proxy that runs on these "
+                             "addresses, if one does: no connection is refused, its sessions are served to their end")
             sub.add_argument("--log-format", choices=log.FORMATS, default="text", help="default text")
             sub.add_argument("--log-level", choices=log.LEVELS, default="info", help="default info")
 

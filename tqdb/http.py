@@ -43,6 +43,7 @@ class HttpServer:
         self.working: deque[Connection] = deque()       # whose next step is due, one in each turn
         self.turn = 0.0             # of the loop, by when it began
         self.spent = 0.0            # seconds in it
+        self.retired = False        # no connection is accepted, and none is kept alive
         self.page = (files("tqdb") / "dashboard.html").read_bytes()
         sock.setblocking(False)
         self._listen()
@@ -112,6 +113,15 @@ class HttpServer:
             return (404, "text/plain; charset=utf-8",
                     b"there are /, /metrics, /healthz, /readyz and /stats.json\n")
         return 200 if ok else 503, "text/plain; charset=utf-8", text.encode() + b"\n"
+
+    def retire(self) -> None:
+        """Accepts no more; who is connected gets the answer to one more request."""
+        self.retired = True
+        self.loop.unwatch(self.sock)
+        self.sock.close()
+
+    def is_answering(self) -> bool:
+        return any(connection.answering or connection.begun for connection in self.connections)
 
     def close(self) -> None:
         for connection in list(self.connections):
@@ -263,7 +273,7 @@ class Connection:
 
     def _reply(self, status: int, kind: str, body: list[bytes], close: bool = False) -> None:
         headers = [("Content-Type", kind), ("Content-Length", str(sum(map(len, body)))), ("Cache-Control", "no-store")]
-        if close:
+        if close or self.server.retired:
             headers.append(("Connection", "close"))
         try:
             sent = [h11.Response(status_code=status, headers=headers)]

@@ -11,6 +11,21 @@ from tqdb.errors import TqdbError
 BACKLOG = 4096
 
 
+def identity(sock: socket.socket) -> str:
+    """What tells a listening socket from others: ``host:port`` as bound, or ``unix:/path``."""
+    return f"unix:{sock.getsockname()}" if sock.family == socket.AF_UNIX else format_address(sock)
+
+
+def listened_on(address: Address) -> str:
+    """The ``identity`` that a socket listening on ``address`` has."""
+    if address.unix:
+        return str(address)
+    family, sockaddr = resolve(address)[0]
+    with socket.socket(family) as sock:
+        sock.bind((sockaddr[0], 0))         # as the kernel writes the address
+        return str(Address(sock.getsockname()[0], address.port))
+
+
 def listen_tcp(address: Address) -> socket.socket:
     """A socket that listens on ``address``; TqdbError if it cannot be had."""
     try:

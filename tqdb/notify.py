@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 
 
 class Notifier:
@@ -21,6 +22,17 @@ class Notifier:
         ours = {str(os.getpid()), str(os.getppid())}
         if self.address and usec.isdigit() and int(usec) and environ.get("WATCHDOG_PID", str(os.getpid())) in ours:
             self.watchdog_seconds = int(usec) / 2e6
+
+    def ready(self) -> None:
+        """Everything is listened on, by this process: that it replaces another one is what MAINPID says."""
+        # the frozen executable's loader is what has to be signalled and waited for
+        process = os.getppid() if getattr(sys, "frozen", False) else os.getpid()
+        self.tell("READY=1", f"MAINPID={process}")
+
+    def resign(self) -> None:
+        """Another process speaks for the service from now on."""
+        self.address = ""
+        self.watchdog_seconds = None
 
     def tell(self, *lines: str) -> None:
         """Assignments such as ``READY=1``; that nobody listens is no reason to fail."""

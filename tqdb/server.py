@@ -2,9 +2,13 @@
 
 import gc
 import logging
+import os
 import signal
 import socket
+import subprocess
+import sys
 import time
+from collections.abc import Mapping
 from logging import ERROR, INFO, WARNING
 from selectors import EVENT_READ
 
@@ -12,10 +16,11 @@ from tqdb import policy, tls
 from tqdb._core import Engine, MyServer, MySession, PgServer, PgSession, Stats, Stream, TlsStream
 from tqdb.backends import BackendState, Reach, send_cancel, tune
 from tqdb.catalog import sessions
-from tqdb.config import Config, differences, read_file
+from tqdb.config import Address, Config, differences, read_file
 from tqdb.errors import ConfigError, TqdbError
+from tqdb.handover import Meetings, Taken
 from tqdb.http import HttpServer
-from tqdb.listening import format_address, listen_tcp, listen_unix, raise_descriptor_limit, remove_sockets
+from tqdb.listening import format_address, listen_tcp, listen_unix, listened_on, raise_descriptor_limit, remove_sockets
 from tqdb.log import Recent, event, internal_error
 from tqdb.loop import Loop
 from tqdb.metrics import Metrics
@@ -24,6 +29,7 @@ from tqdb.notify import Notifier
 ACCEPTS_PER_TURN = 16        # of each listener: a session and its way to the server cost 0.3 ms
 LINGER_SECONDS = 10         # how long a closing connection may take to read what is still for it
 DRAIN_STEP_SECONDS = 0.02   # between looks for sessions that have become idle
+SUCCESSOR_STEP_SECONDS = 0.2    # between looks whether a successor still runs, or the last session has left
 PROBE_SECONDS = 5           # between attempts to reach a backend that is not known to be up
 SESSIONS = {"postgres": (PgSession, PgServer), "mariadb": (MySession, MyServer)}
 
@@ -33,6 +39,18 @@ def _hook(call, otherwise=None):
     def hook(self, *args):
         return self.guarded(call.__name__, otherwise, call, *args)
     return hook
+
+
+def successors_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment, as somebody else would have started it."""
+    found = {key: value for key, value in environ.items() if key != "WATCHDOG_PID"}
+    if getattr(sys, "frozen", False):
+        # the executable's loader would take what its predecessor has unpacked for its own
+        found["PYINSTALLER_RESET_ENVIRONMENT"] = "1"
+        found.pop("LD_LIBRARY_PATH", None)
+        if "LD_LIBRARY_PATH_ORIG" in found:
+            found["LD_LIBRARY_PATH"] = found.pop("LD_LIBRARY_PATH_ORIG")
+    return found
 
 
 class Server:
@@ -48,8 +66,11 @@ class Server:
     judge = _hook(policy.judge, (False, "table", False, 0, 0, 0.0, frozenset()))
     probe_sql = staticmethod(policy.probe_sql)
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, replace: bool = False, command: list[str] | None = None):
+        """``replace``: take over from the proxy that listens on these addresses; ``command``: starts a successor."""
         self.config = config
+        self.replace = replace
+        self.command = command
         self.loop = Loop()
         self.started = time.monotonic()
         self.engine = Engine(self, Stats(config.writebatch.max_label_sets))
@@ -68,8 +89,11 @@ class Server:
         self.listeners: list[tuple[str, socket.socket]] = []
         self.addresses: dict[str, str] = {}
         self.socket_files: list[str] = []
+        self.meetings = Meetings(self.loop, self._replaced)
+        self.successor: subprocess.Popen | None = None
         self.http: HttpServer | None = None
         self.ready = False
+        self.replaced = False                               # another process accepts in this one's place
         self.draining_until: float | None = None
         for name, protocol in config.protocols():
             self.backends[name] = BackendState(name, protocol.backend)
@@ -105,19 +129,22 @@ class Server:
     def start(self) -> None:
         """Opens every listener; TqdbError if one cannot be had."""
         raise_descriptor_limit()
+        taken = Taken()
         for name, protocol in self.config.protocols():
             if protocol.listen is not None:
-                sock = listen_tcp(protocol.listen)
+                sock = self._listen(protocol.listen, taken)
                 self.addresses[name] = format_address(sock)
                 self._accept_on(name, sock)
             if protocol.socket is not None:
-                self._accept_on(name, listen_unix(protocol.socket))
+                self._accept_on(name, self._listen(Address(protocol.socket, unix=True), taken))
                 self.socket_files.append(protocol.socket)
                 self.addresses.setdefault(name, f"unix:{protocol.socket}")
+        listening = [sock for _, sock in self.listeners]
         if self.config.metrics.listen is not None:
-            sock = listen_tcp(self.config.metrics.listen)
+            sock = self._listen(self.config.metrics.listen, taken)
             self.addresses["metrics"] = format_address(sock)
             self.http = HttpServer(self.loop, sock, self.metrics, self.failed)
+            listening.append(sock)
         policy.warm_up()
         gc.collect()
         gc.freeze()             # a full collection then has only to look at what came later
@@ -125,14 +152,35 @@ class Server:
         for state in self.backends.values():
             self._probe(state)
         self.ready = True
-        self.notifier.tell("READY=1")
+        missing = self.meetings.hold(listening, taken)
+        if missing:
+            event(WARNING, "no_meeting", f"cannot be replaced without refusing connections on {', '.join(missing)}: "
+                  "somebody else answers for these addresses", addresses=missing)
+        self.notifier.ready()
+        taken.accepting()
+        if taken.processes:
+            event(INFO, "took_over", f"took over from process {', '.join(map(str, taken.processes))}: "
+                  f"{', '.join(taken.used)}", processes=taken.processes, addresses=taken.used)
         if self.notifier.watchdog_seconds is not None:
             self._feed_watchdog()
         event(INFO, "ready", "ready " + " ".join(f"{k}={v}" for k, v in self.addresses.items()), **self.addresses)
 
+    def _listen(self, address: Address, taken: Taken) -> socket.socket:
+        """A socket that listens on ``address``: a predecessor's, where one is to be replaced, or a new one."""
+        sock = None
+        if self.replace and (address.unix or address.port):
+            key = listened_on(address)
+            taken.ask(key)
+            sock = taken.take(key)
+        if sock is None:
+            sock = listen_unix(address.host) if address.unix else listen_tcp(address)
+        return sock
+
     # What happens again and again asks for its next time first: a failure does not end it.
 
     def _feed_watchdog(self) -> None:
+        if self.notifier.watchdog_seconds is None:
+            return
         self.loop.call_later(self.notifier.watchdog_seconds, self._feed_watchdog)
         self.notifier.tell("WATCHDOG=1", f"STATUS={len(self.sessions)} clients")
 
@@ -142,7 +190,7 @@ class Server:
         self._watch_listener(name, sock)
 
     def _watch_listener(self, name: str, sock: socket.socket) -> None:
-        if self.draining_until is None:
+        if sock.fileno() >= 0:
             self.loop.watch(sock, EVENT_READ, lambda mask: self._accept(name, sock))
 
     def _accept(self, name: str, listener: socket.socket) -> None:
@@ -338,18 +386,20 @@ class Server:
         self.engine.settle()
 
     def run(self) -> None:
-        """Serves until SIGTERM or SIGINT; SIGHUP reads the configuration again."""
+        """Serves until SIGTERM or SIGINT; SIGHUP reads the configuration again, SIGUSR2 starts a successor."""
         woken, wake = socket.socketpair()
         woken.setblocking(False)
         wake.setblocking(False)
         signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
             signal.signal(number, lambda *_: None)
 
         def on_signal(mask):
             for number in woken.recv(64):
                 if number == signal.SIGHUP:
                     self.reload()
+                elif number == signal.SIGUSR2:
+                    self.start_successor()
                 else:
                     self.shut_down()
 
@@ -375,13 +425,78 @@ class Server:
               sessions=len(self.sessions), seconds=limit)
         self.draining_until = time.monotonic() + limit
         self.notifier.tell("STOPPING=1", f"STATUS=draining {len(self.sessions)} clients")
+        if self.meetings.successors:
+            self.socket_files.clear()           # it has them, though it has not said so yet
+        self.meetings.close()
+        self._stop_listening()
+        self.guarded("drain", None, self.engine.drain)
+        self._tell_drain()
+        self._drain_step()
+
+    def _stop_listening(self) -> None:
         for _, sock in self.listeners:
             self.loop.unwatch(sock)
             sock.close()
         self.listeners.clear()
-        self.guarded("drain", None, self.engine.drain)
-        self._tell_drain()
-        self._drain_step()
+        remove_sockets(self.socket_files)       # now: later they may be a successor's
+        self.socket_files.clear()
+
+    def start_successor(self) -> None:
+        """Starts this program again, as it is on disk now, to take over. Until it accepts, nothing changes."""
+        if self.draining_until is not None or self.replaced or self.command is None:
+            return
+        if self.successor is not None:
+            event(WARNING, "successor_exists", f"process {self.successor.pid} is about to take over already",
+                  process=self.successor.pid)
+            return
+        if os.getpid() == 1:
+            event(ERROR, "successor_failed", "process 1 cannot be replaced: everything ends with it")
+            return
+        try:
+            self.successor = subprocess.Popen(self.command, env=successors_environment(os.environ),
+                                              stdin=subprocess.DEVNULL, start_new_session=True)
+        except OSError as e:
+            event(ERROR, "successor_failed", f"cannot start {self.command[0]}: {e.strerror}", error=e.strerror)
+            return
+        event(INFO, "successor_started", f"started process {self.successor.pid} to take over: "
+              + " ".join(self.command), process=self.successor.pid)
+        self._watch_successor()
+
+    def _watch_successor(self) -> None:
+        code = self.successor.poll()
+        if self.replaced or code is None:
+            if not self.replaced:
+                self.loop.call_later(SUCCESSOR_STEP_SECONDS, self._watch_successor)
+            return
+        event(ERROR, "successor_failed", f"process {self.successor.pid} has ended with {code} and not taken over; "
+              "this one goes on", process=self.successor.pid, code=code)
+        self.successor = None
+
+    def _replaced(self, process: int, addresses: list[str]) -> None:
+        """A successor accepts on ``addresses``. What is connected here is served on, and told nothing.
+
+        After ``drain_timeout`` those that are left are drained as after SIGTERM.
+        """
+        limit = self.config.limits.drain_timeout
+        event(INFO, "replaced", f"process {process} has taken over; {len(self.sessions)} sessions are served on, up to "
+              f"{limit:g} s", process=process, sessions=len(self.sessions), seconds=limit)
+        self.replaced = True
+        self.notifier.resign()
+        self.socket_files = [path for path in self.socket_files if f"unix:{path}" not in addresses]
+        self._stop_listening()
+        if self.http is not None:
+            self.http.retire()
+        self.loop.call_later(limit, lambda: self.draining_until is None and self.shut_down())
+        self.loop.call_later(SUCCESSOR_STEP_SECONDS, self._leave_step)
+
+    def _leave_step(self) -> None:
+        if self.draining_until is not None:
+            return
+        if self.sessions or (self.http is not None and self.http.is_answering()):
+            self.loop.call_later(SUCCESSOR_STEP_SECONDS, self._leave_step)
+        else:
+            event(INFO, "drained", "drained")
+            self.loop.stop()
 
     def _tell_drain(self) -> None:
         """Once a second, while there is something to tell."""
@@ -458,12 +573,11 @@ class Server:
                   keys=kept)
 
     def close(self) -> None:
-        for _, sock in self.listeners:
-            sock.close()
+        self.meetings.close()
+        self._stop_listening()
         for endpoint in [*self.sessions, *self.servers]:
             self.guarded("close", None, endpoint.abort)
         if self.http is not None:
             self.http.close()
         logging.getLogger().removeHandler(self.recent)
-        remove_sockets(self.socket_files)
         self.loop.close()
