@@ -135,7 +135,7 @@ deb: dist/tqdb  ## a Debian package of the executable, dist/tqdb_VERSION_ARCH.de
 wheel: build  ## a wheel, for Python 3.11 or later on this machine's kind
 	@$(PIP) wheel -c constraints.txt --no-build-isolation --no-deps -w dist .
 
-debug:  ## build with bounds checks, line tracing and C assertions
+debug:  ## build with line tracing, checks of divisions and C assertions
 	@rm -f tqdb/_core.c tqdb/load/_gen.c tqdb/load/_null.c $(VENV)/.built
 	@TQDB_DEBUG=1 $(MAKE) build
 

@@ -1,7 +1,7 @@
 """Builds the compiled parts: ``tqdb/_core`` (the proxy's hot path), ``tqdb/load/_gen`` and ``tqdb/load/_null`` (the
 load generator and the null backend).
 
-``TQDB_DEBUG=1`` compiles with bounds checks, line tracing and C assertions; ``make debug`` sets it.
+``TQDB_DEBUG=1`` compiles with line tracing, checks of divisions and C assertions; ``make debug`` sets it.
 ``TQDB_VARIANT`` compiles for a purpose of its own, see ``VARIANTS``; ``scripts/build-variant`` sets it and builds
 into a copy, never beside the sources.
 ``TQDB_COUNTING_SWITCH=1`` lets the metrics' counters be turned off, for ``scripts/cost-of-metrics`` alone.

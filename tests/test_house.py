@@ -29,6 +29,11 @@ def test_imports_point_down():
     assert done.returncode == 0, done.stdout
 
 
+def test_the_core_checks_its_indexes():
+    """What a peer's message makes wrong is an exception for the guard, and not a segmentation fault of the process."""
+    assert (ROOT / "tqdb/_core.pyx").read_text().startswith("# cython: boundscheck=True\n")
+
+
 def test_the_core_imports_no_room_above_it():
     rooms = [ROOT / "tqdb/_core.pyx", *(ROOT / "tqdb/core").glob("*.pxi")]
     assert len(rooms) > 5
