@@ -24,8 +24,8 @@ CLIENTS ?= 10000
 
 .DEFAULT_GOAL := help
 .PHONY: help run build test test-drivers test-package test-conversations test-schemas test-sanitize test-ledger \
-	test-rolling test-cluster test-memory fuzz coverage lint bench bench-1k bench-10k bench-100k bench-1m bench-all \
-	locust locust-headless binary deb wheel clean debug
+	test-rolling test-cluster test-failover test-memory fuzz coverage lint bench bench-1k bench-10k bench-100k \
+	bench-1m bench-all locust locust-headless binary deb wheel clean debug
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,10 @@ test-cluster: build $(VENV)/.dev  ## two proxies before three Galera nodes that 
 	@scripts/ensure-system servers
 	@scripts/ensure-system cluster
 	@TQDB_CLUSTER=1 $(VENV)/bin/pytest tests/test_cluster.py $(ARGS)
+
+test-failover: build $(VENV)/.dev  ## the primary goes under load, its standby is promoted (ROUNDS=20)
+	@scripts/ensure-system servers
+	@$(VENV)/bin/python -m tests.failover --rounds $(if $(filter command\ line environment,$(origin ROUNDS)),$(ROUNDS),20) $(ARGS)
 
 test-memory: build  ## memory under WRITES=10000000 writes, and of each of CLIENTS=10000 idle clients
 	@$(VENV)/bin/python -m tests.memory --writes $(WRITES) --clients $(CLIENTS) $(ARGS)

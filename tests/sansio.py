@@ -66,5 +66,8 @@ class Hooks:
     def refused(self, session, kind, message):
         pass
 
+    def server_says(self, session, what):
+        pass
+
     def slow_batch(self, leader, writes, seconds):
         pass

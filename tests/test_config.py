@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from tqdb import tls
-from tqdb.config import Address, find_file, parse_address, read_file
+from tqdb.config import Address, differences, find_file, parse_address, read_file
 from tqdb.errors import ConfigError
 
 GOOD = "[postgres]\nlisten = 127.0.0.1:5433\n[postgres.main]\nprimary = [::1]:5432   ; the server\n"
@@ -20,7 +20,7 @@ def read(tmp_path, text, environ=None):
 
 def test_defaults_and_comments(tmp_path):
     config = read(tmp_path, GOOD + "[writebatch]\nmax_batch_size = 7          ; rows\n# a comment\n")
-    assert config.postgres.backend.primary == Address("::1", 5432)
+    assert config.postgres.backend.primary == (Address("::1", 5432),)
     assert config.writebatch.max_batch_size == 7 and config.writebatch.max_wait_ms_limit == 1000
     assert config.limits.max_client_connections == 10000 and config.limits.drain_timeout == 30
     assert config.mariadb is None and config.metrics.listen is None
@@ -30,7 +30,7 @@ def test_environment_wins(tmp_path):
     config = read(tmp_path, GOOD, {"TQDB_WRITEBATCH_MAX_BATCH_SIZE": "9", "TQDB_POSTGRES_LISTEN": "0.0.0.0:1",
                                    "TQDB_POSTGRES_MAIN_PRIMARY": "unix:/run/x", "TQDB_BIN": "ignored"})
     assert config.writebatch.max_batch_size == 9
-    assert config.postgres.backend.primary == Address("/run/x", unix=True)
+    assert config.postgres.backend.primary == (Address("/run/x", unix=True),)
     assert str(config.postgres.listen) == "0.0.0.0:1"
 
 
@@ -46,6 +46,16 @@ def test_environment_wins(tmp_path):
     ("[postgres]\n[postgres.main]\nprimary = a:1\n", ["'listen'", "missing"]),
     ("[postgres]\nlisten = a:1\n[postgres.main]\nprimary = a\n", ["[postgres.main]", "'primary'", "host:port"]),
     ("[postgres]\nlisten = a:99999\n[postgres.main]\nprimary = a:1\n", ["'listen'", "65535"]),
+    (GOOD.replace(":5432 ", ":5432, b ;"), ["[postgres.main]", "'primary'", "several with commas"]),
+    (GOOD.replace(":5432 ", ":5432, [::1]:5432 ;"), ["[postgres.main]", "'primary'", "each server once"]),
+    (GOOD.replace(":5432 ", ":5432" + "".join(f", a:{n}" for n in range(1, 17)) + " ;"),
+     ["[postgres.main]", "'primary'", "16 servers at most"]),
+    (GOOD + "target = primary\n", ["[postgres.main]", "'target'", "any, read-write"]),
+    (GOOD + "monitor_password = x\n", ["[postgres.main]", "'monitor_user'", "missing"]),
+    (GOOD + "monitor_user = x\ncheck_url = http://{host}/\n", ["[postgres.main]", "'check_url'", "one of them"]),
+    (GOOD + "check_url = {host}:8008\n", ["[postgres.main]", "'check_url'", "http://"]),
+    (GOOD + "check_url = http://{name}/\n", ["[postgres.main]", "'check_url'", "{host} and {port}"]),
+    (GOOD.replace("[::1]:5432", "[::1]:5432, unix:/s") + "tls = require\n", ["'tls'", "Unix socket"]),
     (GOOD + "tls = on\n", ["[postgres.main]", "'tls'", "verify-full"]),
     (GOOD + "tls_ca = ca.crt\n", ["[postgres.main]", "'tls_ca'", "absolute path, or system"]),
     (GOOD + "tls_key = /k\n", ["[postgres.main]", "'tls_cert'", "missing"]),
@@ -72,6 +82,22 @@ def test_keys_and_names_of_backends_with_underscores(tmp_path):
                                    "TQDB_POSTGRES_TLS_CERT": "/cert"})
     assert (config.postgres.backend.tls, config.postgres.backend.tls_ca) == ("verify-ca", "/ca")
     assert config.postgres.tls_cert == "/cert"
+
+
+def test_servers_of_a_backend(tmp_path):
+    text = GOOD.replace("[::1]:5432 ", "[::1]:5432,db2:5433 , unix:/s ")
+    config = read(tmp_path, text + "target = read-write\nmonitor_user = m\nmonitor_password = a;b\n")
+    backend = config.postgres.backend
+    assert str(backend.primary) == "[::1]:5432, db2:5433, unix:/s" and len(backend.primary) == 3
+    assert (backend.target, backend.monitor_user, backend.monitor_password.text) == ("read-write", "m", "a;b")
+
+
+def test_a_password_is_not_shown(tmp_path):
+    old = read(tmp_path, GOOD + "monitor_user = m\nmonitor_password = hush\n")
+    new = read(tmp_path, GOOD + "monitor_user = m\nmonitor_password = quiet\n")
+    changed = differences(old, new)
+    assert list(changed) == ["[postgres.main] monitor_password"]
+    assert "hush" not in str(changed) + str(old) + repr(old) and "quiet" not in str(changed)
 
 
 def test_a_name_that_tls_cannot_tell(tmp_path):

@@ -105,7 +105,7 @@ def test_the_dashboard_shows_what_stats_json_says(page, proxy, postgres, mariadb
         connections = {f"{side}, {c['protocol']}, {c['state']}": c["count"]
                        for side in ("client", "server") for c in s[f"{side}_connections"] if c["count"]}
         assert dict(counts("connections")) == connections
-        assert [row[1] for row in tables["backends"][1:]] == ["up", "up"]
+        assert [row[1] for row in tables["backends"][1:]] == ["up, primary", "up"]
         assert any(text.startswith("batches taken apart") for text, _ in counts("trouble"))
         longest, most = (row[1] for row in tables["loop"])
         assert number(longest) == pytest.approx(s["loop_turn_ms"]["longest"], rel=0.01, abs=0.5)

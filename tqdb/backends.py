@@ -1,36 +1,14 @@
-"""Backends: where they are, whether they were reachable, and connecting to them without blocking, with TLS or not."""
+"""Connecting to servers without blocking, with TLS or not; and whether one listens on this machine."""
 
 import errno
 import os
 import socket
 from selectors import EVENT_READ, EVENT_WRITE
 
-from tqdb.config import Address, Backend
-from tqdb.errors import TqdbError
+from tqdb.config import Address
+from tqdb.lookup import Candidates
 from tqdb.loop import Loop
 from tqdb.tls import Demand, Engine, PgRequest
-
-
-class BackendState:
-    """A backend and whether it was reachable at its last use or probe."""
-
-    def __init__(self, protocol: str, backend: Backend):
-        self.protocol = protocol
-        self.backend = backend
-        self.addresses = resolve(backend.primary)
-        self.up: bool | None = None
-        self.error = "not tried yet"
-
-
-def resolve(address: Address) -> list[tuple[int, object]]:
-    """``(family, sockaddr)`` candidates. Names are looked up here, at start and reload, never in the loop."""
-    if address.unix:
-        return [(socket.AF_UNIX, address.host)]
-    try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except OSError as e:
-        raise TqdbError(f"{address}: {e.strerror or e}") from None
-    return [(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
 def tune(sock: socket.socket) -> None:
@@ -43,7 +21,7 @@ def tune(sock: socket.socket) -> None:
 class Connector:
     """A non-blocking attempt to reach a backend, trying its addresses in turn; ``done(sock, error)`` once."""
 
-    def __init__(self, loop: Loop, addresses: list[tuple[int, object]], timeout: float, done):
+    def __init__(self, loop: Loop, addresses: Candidates, timeout: float, done):
         self.loop = loop
         self.addresses = list(addresses)
         self.done = done
@@ -116,15 +94,19 @@ class Connector:
 
 
 class Reach:
-    """An attempt to reach a backend, with TLS where the protocol begins with it; ``done``: see ``tls.PgRequest``."""
+    """An attempt to reach a server, with TLS where the protocol begins with it; ``done``: see ``tls.PgRequest``.
 
-    def __init__(self, loop: Loop, state: BackendState, demand: Demand | None, timeout: float, done):
+    ``demand``: None where the stream begins plain.
+    """
+
+    def __init__(self, loop: Loop, address: Address, candidates: Candidates, demand: Demand | None, timeout: float,
+                 done):
         self.loop = loop
-        self.address = state.backend.primary
-        self.demand = demand if state.protocol == "postgres" else None
+        self.address = address
+        self.demand = None if address.unix else demand
         self.timeout = timeout
         self.done = done
-        self.attempt: Connector | PgRequest = Connector(loop, state.addresses, timeout, self._connected)
+        self.attempt: Connector | PgRequest = Connector(loop, candidates, timeout, self._connected)
 
     def _connected(self, sock: socket.socket | None, error: str) -> None:
         if sock is None or self.demand is None:
@@ -134,6 +116,32 @@ class Reach:
 
     def cancel(self) -> None:
         self.attempt.cancel()
+
+
+def listens_here(candidates: Candidates) -> bool | None:
+    """Whether somebody listens on one of these addresses, if they are of this machine; None: they are not.
+
+    Nothing is sent and nobody is woken: a port that is listened on cannot be bound to, and a stream's Unix socket takes
+    no datagrams, but says so.
+    """
+    known = None
+    for family, sockaddr in candidates:
+        unix = family == socket.AF_UNIX
+        with socket.socket(family, socket.SOCK_DGRAM if unix else socket.SOCK_STREAM) as sock:
+            try:
+                if unix:
+                    sock.connect(sockaddr)
+                else:
+                    # as servers do, so that one that begins just now is not kept out; only a listener is in the way
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    sock.bind(sockaddr)
+            except OSError as e:
+                if e.errno == (errno.EPROTOTYPE if unix else errno.EADDRINUSE):
+                    return True
+                if e.errno not in (errno.ECONNREFUSED, errno.ENOENT):
+                    continue
+            known = False
+    return known
 
 
 def send_cancel(loop: Loop, sock: socket.socket, engine: Engine | None, packet: bytes, done) -> None:

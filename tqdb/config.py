@@ -8,9 +8,11 @@ import os
 import re
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tqdb.errors import ConfigError
 
+MAX_SERVERS = 16            # of a backend
 SEARCH_PATH = ("tqdb.ini", "/etc/tqdb/tqdb.ini")
 PROTOCOLS = ("postgres", "mariadb")
 _ENV_SECTIONS = ("METRICS", "WRITEBATCH", "POSTGRES", "MARIADB", "LIMITS")
@@ -40,6 +42,71 @@ def parse_address(text: str) -> Address:
     if not match or not 0 <= int(match[3]) <= 65535:
         raise ValueError("allowed: host:port, [ipv6]:port or unix:/path, port 0 to 65535")
     return Address(match[1] or match[2], int(match[3]))
+
+
+class Addresses(tuple[Address, ...]):
+    """Servers, in the order in which they are preferred."""
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self))
+
+
+def parse_addresses(text: str) -> Addresses:
+    """One address or several with commas between; ValueError tells what is allowed."""
+    try:
+        found = Addresses(parse_address(part.strip()) for part in text.split(","))
+    except ValueError as e:
+        raise ValueError(f"{e}; several with commas between") from None
+    if len(found) > MAX_SERVERS:
+        raise ValueError(f"allowed: {MAX_SERVERS} servers at most")
+    if len(set(found)) < len(found):
+        raise ValueError("allowed: each server once")
+    return found
+
+
+class Secret:
+    """A password: ``text`` is what it is; nothing shows it."""
+
+    def __init__(self, text: str):
+        self.text = text
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Secret) and other.text == self.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __str__(self) -> str:
+        return "***"
+
+    __repr__ = __str__
+
+
+def _secret(text: str) -> Secret:
+    if "\0" in text:
+        raise ValueError("allowed: any text")
+    return Secret(text)
+
+
+def _user(text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError("allowed: any text")
+    return text
+
+
+def _url(text: str) -> str:
+    """An address of HTTP in which ``{host}`` and ``{port}`` stand for a server's."""
+    allowed = "allowed: http:// or https://, {host} and {port} for the server's"
+    try:
+        filled = text.format(host="127.0.0.1", port=1)
+        parts = urlsplit(filled)
+        port = parts.port
+    except (ValueError, IndexError, KeyError, AttributeError):
+        raise ValueError(allowed) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not filled.isprintable() or (
+            " " in filled or not filled.isascii()):
+        raise ValueError(allowed)
+    return text
 
 
 def _listen(text: str) -> Address:
@@ -123,13 +190,20 @@ class Limits:
 @dataclass(frozen=True)
 class Backend:
     name: str
-    primary: Address = _option(
-        None, parse_address, "the server: host:port, [ipv6]:port or unix:/path", "127.0.0.1:{server}")
+    primary: Addresses = _option(
+        None, parse_addresses, "the server, or several in the order in which they are preferred", "127.0.0.1:{server}")
+    target: str = _option("any", _one_of("any", "read-write"),
+                          "which of them may serve: any, or only one that takes writes")
     tls: str = _option(
         "off", _one_of("off", "prefer", "require", "verify-ca", "verify-full"), "TLS to the server")
     tls_ca: str = _option("system", _authorities, "authorities that verify-ca and verify-full trust: a file, or system")
     tls_cert: str | None = _option(None, _path, "certificate for a server that asks for one", "; /etc/tqdb/client.crt")
     tls_key: str | None = _option(None, _path, "its key, if not in the same file", "; /etc/tqdb/client.key")
+    monitor_user: str | None = _option(
+        None, _user, "who asks each server what it is, on a connection of its own", "; tqdb_monitor")
+    monitor_password: Secret | None = _option(None, _secret, "its password", "; secret")
+    check_url: str | None = _option(None, _url, "or: who answers 200 here takes writes, such as Patroni's",
+                                    "; http://{{host}}:8008/primary")
 
 
 @dataclass(frozen=True)
@@ -239,13 +313,19 @@ def build(sections: dict[str, dict[str, tuple[str, str]]], source: str) -> Confi
             backend = _fill(Backend, values, section, name=name)
             if backend.primary is None:
                 raise ConfigError(f"{source}: section [{section}]: key 'primary' is missing; "
-                                  f"allowed: host:port, [ipv6]:port or unix:/path")
-            if backend.primary.unix and backend.tls not in ("off", "prefer"):
+                                  f"allowed: host:port, [ipv6]:port or unix:/path; several with commas between")
+            if any(a.unix for a in backend.primary) and backend.tls not in ("off", "prefer"):
                 raise ConfigError(f"{source}: section [{section}]: key 'tls': '{backend.tls}' is not valid; "
                                   f"there is no TLS over a Unix socket; allowed: off, prefer")
             if backend.tls_key is not None and backend.tls_cert is None:
                 raise ConfigError(f"{source}: section [{section}]: key 'tls_cert' is missing, "
                                   f"though 'tls_key' is there")
+            if backend.monitor_password is not None and backend.monitor_user is None:
+                raise ConfigError(f"{source}: section [{section}]: key 'monitor_user' is missing, "
+                                  f"though 'monitor_password' is there")
+            if backend.monitor_user is not None and backend.check_url is not None:
+                raise ConfigError(f"{source}: section [{section}]: key 'check_url': '{backend.check_url}' is not "
+                                  f"valid beside 'monitor_user'; allowed: one of them")
             backends[protocol][name] = backend
         elif section not in _SECTIONS:
             raise ConfigError(f"{source}: unknown section [{section}]; allowed: {', '.join(_SECTIONS)}, "

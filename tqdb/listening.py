@@ -4,9 +4,9 @@ import os
 import resource
 import socket
 
-from tqdb.backends import resolve
 from tqdb.config import Address
 from tqdb.errors import TqdbError
+from tqdb.lookup import resolve
 
 BACKLOG = 4096
 

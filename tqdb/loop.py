@@ -6,9 +6,12 @@ numbers that somebody else shows.
 
 import heapq
 import itertools
+import os
 import selectors
+import threading
 import time
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable
 
 from tqdb.log import internal_error
@@ -42,6 +45,10 @@ class Loop:
         self.turned = time.monotonic()
         self._timers: list[tuple[float, int, Timer]] = []
         self._serial = itertools.count()
+        self._calls: deque[Callable[[], None]] = deque()    # of other threads
+        self._lock = threading.Lock()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.selector.register(self._wake, selectors.EVENT_READ, self._run_calls)
         self.deadline: Callable[[], float | None] = lambda: None
         self.tick: Callable[[float], None] = lambda now: None
         self.failed: Callable[[str, BaseException], None] = internal_error
@@ -89,6 +96,21 @@ class Loop:
         timer = Timer(call)
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._serial), timer))
         return timer
+
+    def call_from_thread(self, call: Callable[[], None]) -> None:
+        """Runs ``call`` in the loop's next turn: the one method for other threads. Each may have few under way."""
+        with self._lock:            # the descriptor may be somebody else's once the loop is closed
+            if self._wake >= 0:
+                self._calls.append(call)
+                os.eventfd_write(self._wake, 1)
+
+    def _run_calls(self, mask: int) -> None:
+        os.eventfd_read(self._wake)
+        for _ in range(len(self._calls)):
+            try:
+                self._calls.popleft()()
+            except Exception as e:
+                self.failed("call", e)
 
     def _timeout(self) -> float:
         """Seconds that the loop may sleep."""
@@ -145,4 +167,8 @@ class Loop:
         self.running = False
 
     def close(self) -> None:
+        with self._lock:
+            os.close(self._wake)
+            self._wake = -1
+            self._calls.clear()
         self.selector.close()

@@ -226,9 +226,9 @@ class Metrics(Collector):
                      {**{(side, version): 0 for side in ("client", "server") for version in ("TLSv1.2", "TLSv1.3")},
                       **count_tls(self.server.sessions)})
         yield _gauge("tqdbproxy_backend_up", "Whether a backend was reachable at its last use or probe",
-                     ["protocol", "backend", "address"],
-                     {(b.protocol, b.backend.name, str(b.backend.primary)): int(bool(b.up))
-                      for b in self.server.backends.values()})
+                     ["protocol", "backend", "address", "role"],
+                     {(b.protocol, b.backend.name, str(s), s.role.replace(" ", "_")): int(bool(s.up))
+                      for b in self.server.backends.values() for s in b.servers})
         yield _counter("tqdbproxy_refused_connections", "Sessions ended with an error of the proxy's own",
                        ["protocol", "reason"], {**{(p, kind): 0 for p in self.server.backends for kind in REFUSALS},
                                                 **{(DIALECTS[d], kind): n for (d, kind), n in stats.refused.items()}})
@@ -353,8 +353,9 @@ class Metrics(Collector):
             "client_connections": [{"protocol": p, "state": s, "count": n} for (p, s), n in clients.items()],
             "server_connections": [{"protocol": p, "state": s, "count": n} for (p, s), n in servers.items()],
             "listen": self.server.addresses,
-            "backends": [{"protocol": b.protocol, "name": b.backend.name, "address": str(b.backend.primary),
-                          "up": b.up, "error": b.error} for b in self.server.backends.values()],
+            "backends": [{"protocol": b.protocol, "name": b.backend.name, "target": b.backend.target, **s.told(),
+                          "serves": bool(s.up) and not b.unfit(s)}
+                         for b in self.server.backends.values() for s in b.servers],
             "sources": [dict(zip(("file", "line", "writes", "batched"), s, strict=True))
                         for s in stats.top_sources(TOP_SOURCES)],
             "history": [{"age": round(now - at, 1), "writes": w, "operations": o, "p50_ms": p50, "p99_ms": p99}

@@ -298,7 +298,7 @@ class Status:
                 ("Aggregation_factor", f"{writes / operations:.2f}" if operations else "0.00"))
         return (
             ("Shard", session.backend),
-            ("Backend", "primary" if session.server is not None else "none"),
+            ("Backend", session.route.role if session.server is not None and session.route is not None else "none"),
             ("Last_batch_size", str(session.last_batch_size)),
             ("Last_batch_reason", session.last_reason),
             *self.totals)

@@ -33,7 +33,8 @@ def ini() -> str:
             example = _example(section, option)
             off = example.startswith("; ")
             line = f"{'; ' if off else ''}{key} = {example.removeprefix('; ')}"
-            lines.append(f"{line:<{COLUMN}}; {option.metadata['doc']}")
+            # a comment begins behind a space
+            lines.append(f"{line:<{COLUMN - 1}} ; {option.metadata['doc']}")
     return "\n".join(lines) + "\n"
 
 

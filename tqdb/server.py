@@ -14,10 +14,12 @@ from selectors import EVENT_READ
 
 from tqdb import policy, tls
 from tqdb._core import Engine, MyServer, MySession, PgServer, PgSession, Stats, Stream, TlsStream
-from tqdb.backends import BackendState, Reach, send_cancel, tune
+from tqdb.attempts import Attempt, Cancelling
+from tqdb.backends import tune
 from tqdb.catalog import sessions
 from tqdb.config import Address, Config, differences, read_file
-from tqdb.errors import ConfigError, TqdbError
+from tqdb.errors import ConfigError
+from tqdb.fleet import Fleet
 from tqdb.handover import Meetings, Taken
 from tqdb.http import HttpServer
 from tqdb.listening import format_address, listen_tcp, listen_unix, listened_on, raise_descriptor_limit, remove_sockets
@@ -25,12 +27,12 @@ from tqdb.log import Recent, event, internal_error
 from tqdb.loop import Loop
 from tqdb.metrics import Metrics
 from tqdb.notify import Notifier
+from tqdb.servers import BackendState, Route
 
 ACCEPTS_PER_TURN = 16        # of each listener: a session and its way to the server cost 0.3 ms
 LINGER_SECONDS = 10         # how long a closing connection may take to read what is still for it
 DRAIN_STEP_SECONDS = 0.02   # between looks for sessions that have become idle
 SUCCESSOR_STEP_SECONDS = 0.2    # between looks whether a successor still runs, or the last session has left
-PROBE_SECONDS = 5           # between attempts to reach a backend that is not known to be up
 SESSIONS = {"postgres": (PgSession, PgServer), "mariadb": (MySession, MyServer)}
 
 
@@ -82,10 +84,9 @@ class Server:
         self.loop.tick = self.engine.tick
         self.loop.failed = self.failed
         self.sessions: dict[object, float] = {}             # session -> when it came
-        self.servers: set[object] = set()
+        self.servers: dict[object, Route] = {}
         self.logging_in: dict[object, float] = {}           # session -> when its login must have ended
-        self.connecting: dict[object, Reach] = {}
-        self.backends: dict[str, BackendState] = {}
+        self.connecting: dict[object, Attempt | Cancelling] = {}
         self.listeners: list[tuple[str, socket.socket]] = []
         self.addresses: dict[str, str] = {}
         self.socket_files: list[str] = []
@@ -95,10 +96,8 @@ class Server:
         self.ready = False
         self.replaced = False                               # another process accepts in this one's place
         self.draining_until: float | None = None
-        for name, protocol in config.protocols():
-            self.backends[name] = BackendState(name, protocol.backend)
         self.offers = tls.offers(config)
-        self.demands = tls.demands(config)
+        self.fleet = Fleet(self.loop, config, tls.demands(config), self.failed, find)
         self.notifier = Notifier()
         self.recent = Recent()
         logging.getLogger().addHandler(self.recent)
@@ -129,6 +128,7 @@ class Server:
     def start(self) -> None:
         """Opens every listener; TqdbError if one cannot be had."""
         raise_descriptor_limit()
+        self.fleet.look_up()
         taken = Taken()
         for name, protocol in self.config.protocols():
             if protocol.listen is not None:
@@ -149,8 +149,7 @@ class Server:
         gc.collect()
         gc.freeze()             # a full collection then has only to look at what came later
         self.loop.call_later(1, self._sweep)
-        for state in self.backends.values():
-            self._probe(state)
+        self.fleet.start()
         self.ready = True
         missing = self.meetings.hold(listening, taken)
         if missing:
@@ -208,7 +207,7 @@ class Server:
             tune(sock)
             session = SESSIONS[name][0](self.engine)
             session.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
-            session.backend = f"{name}.{self.backends[name].backend.name}"
+            session.backend = str(self.backends[name])
             session.local = sock.family == socket.AF_UNIX
             offer = self.offers.get(name)
             if offer is not None and not session.local:
@@ -235,30 +234,23 @@ class Server:
             return
         state = self.choose_backend(name, session)
 
-        def done(sock, engine, error):
+        def done(route, sock, engine, error):
             self.connecting.pop(session, None)
-            if sock is None:
-                self._backend_down(state, error)
+            if route is None:
                 if not session.closed:
-                    session.refuse("connect", f"could not connect to server at {state.backend.primary}: {error}")
+                    session.refuse("connect", error)
                     self.engine.settle()
                 return
-            try:
-                address = str(sock.getpeername())
-            except OSError as e:            # it has gone again
-                sock.close()
-                session.refuse("connect", f"could not connect to server at {state.backend.primary}: {e.strerror}")
-                self.engine.settle()
-                return
-            self._backend_up(state)
+            address = route.server.address
             server = SESSIONS[name][1](self.engine)
             server.local = sock.family == socket.AF_UNIX
-            demand = self.demands.get((name, state.backend.name))
-            if demand is not None:
+            demand = self.fleet.demands.get((name, state.backend.name))
+            if demand is not None and not address.unix:
                 server.needs_tls = demand.required
-                server.secure = lambda: demand.engine(state.backend.primary)
-            self.servers.add(server)
-            session.address = address
+                server.secure = lambda: demand.engine(address)
+            self.servers[server] = route
+            session.address = str(route.sockaddr)
+            self.fleet.attached(session, route)
             if engine is not None:
                 TlsStream(sock, server, self.loop, *engine)
                 offer = self.offers.get(name)
@@ -269,30 +261,19 @@ class Server:
             self.engine.settle()
 
         if not session.closed:
-            self.connecting[session] = self._reach(state, done)
-
-    def _reach(self, state: BackendState, done) -> Reach:
-        return Reach(self.loop, state, self.demands.get((state.protocol, state.backend.name)),
-                     self.config.limits.server_connect_timeout, done)
+            self.connecting[session] = self.fleet.connect(state, done)
 
     def cancel(self, session, packet: bytes, key: bytes) -> None:
         """A CancelRequest: takes a gathered write back; a batch under way goes on, it carries others' writes too.
 
-        Otherwise it is sent to the server of the session that has the key.
+        Otherwise it is sent to the server of the session that has the key, or, should nobody here have it, to all of
+        the backend's: it may be of a session of another proxy's, and a server that does not know it ignores it.
         """
         target = self.engine.cancel_keys.get(key)
-        if target is None or target.cancel_waiting() or target.waits:
+        if target is not None and (target.cancel_waiting() or target.waits):
             session.abort()
-            return
-
-        def done(sock, engine, error):
-            self.connecting.pop(session, None)
-            if sock is None:
-                session.abort()
-            else:
-                send_cancel(self.loop, sock, engine, packet, session.abort)
-
-        self.connecting[session] = self._reach(self.backends["postgres"], done)
+        else:
+            self.connecting[session] = Cancelling(self.fleet, self.backends["postgres"], target, packet, session.abort)
 
     def judge_session(self, *args):
         return self.guarded("judge_session", sessions.UNLIKE, self.questions.judge, *args)
@@ -319,43 +300,22 @@ class Server:
         connector = self.connecting.pop(session, None)
         if connector is not None:
             connector.cancel()
+        self.fleet.detached(session)
 
     def server_closed(self, server) -> None:
-        self.servers.discard(server)
+        route = self.servers.pop(server, None)
+        if server.lost:
+            self.fleet.lost(route)
 
-    # --- backends ---------------------------------------------------------------------------------
+    def server_says(self, session, what: str) -> None:
+        self.guarded("server_says", None, self.fleet.server_says, session, what)
 
-    def _backend_up(self, state: BackendState) -> None:
-        if state.up is not True:
-            if state.up is False:
-                event(INFO, "backend_up", f"{state.protocol} backend {state.backend.primary} is reachable again",
-                      protocol=state.protocol, address=str(state.backend.primary))
-            state.up = True
-            state.error = ""
+    # --- servers ----------------------------------------------------------------------------------
 
-    def _backend_down(self, state: BackendState, error: str) -> None:
-        if state.up is not False:
-            event(ERROR, "backend_down", f"{state.protocol} backend {state.backend.primary} is not reachable: {error}",
-                  protocol=state.protocol, address=str(state.backend.primary), error=error)
-            self.loop.call_later(PROBE_SECONDS, lambda: self._probe(state))
-        state.up = False
-        state.error = error
-
-    def _probe(self, state: BackendState) -> None:
-        """Tries a backend that is not known to be up; one that is in use tells by itself."""
-        if state.up or self.backends.get(state.protocol) is not state or self.draining_until is not None:
-            return
-
-        def done(sock, engine, error):
-            if sock is not None:
-                sock.close()
-                self._backend_up(state)
-            else:
-                self._backend_down(state, error)
-                if state.up is False:
-                    self.loop.call_later(PROBE_SECONDS, lambda: self._probe(state))
-
-        self._reach(state, done)
+    @property
+    def backends(self) -> dict[str, BackendState]:
+        """By protocol, the one that serves."""
+        return self.fleet.backends
 
     def readiness(self) -> tuple[bool, str]:
         """Whether ``/readyz`` is 200, and the reason if not."""
@@ -363,10 +323,8 @@ class Server:
             return False, "draining"
         if not self.ready:
             return False, "starting"
-        for state in self.backends.values():
-            if not state.up:
-                return False, f"{state.protocol} backend {state.backend.primary}: {state.error}"
-        return True, "ready"
+        trouble = self.fleet.trouble()
+        return not trouble, trouble or "ready"
 
     # --- time, signals ----------------------------------------------------------------------------
 
@@ -386,18 +344,20 @@ class Server:
         self.engine.settle()
 
     def run(self) -> None:
-        """Serves until SIGTERM or SIGINT; SIGHUP reads the configuration again, SIGUSR2 starts a successor."""
+        """Serves until SIGTERM or SIGINT; see ``docs/operations.md`` for the other signals."""
         woken, wake = socket.socketpair()
         woken.setblocking(False)
         wake.setblocking(False)
         signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, lambda *_: None)
 
         def on_signal(mask):
             for number in woken.recv(64):
                 if number == signal.SIGHUP:
                     self.reload()
+                elif number == signal.SIGUSR1:
+                    self.close_sessions()
                 elif number == signal.SIGUSR2:
                     self.start_successor()
                 else:
@@ -412,6 +372,11 @@ class Server:
             signal.set_wakeup_fd(-1)
             woken.close()
             wake.close()
+
+    def close_sessions(self) -> None:
+        """Those that have a server now end politely, and find the one that is right when they come again."""
+        count = self.fleet.leave_all()
+        event(INFO, "closing_sessions", f"closing {count} sessions, which may come again", sessions=count)
 
     def shut_down(self) -> None:
         """The first call drains, a second ends at once."""
@@ -429,6 +394,7 @@ class Server:
             self.socket_files.clear()           # it has them, though it has not said so yet
         self.meetings.close()
         self._stop_listening()
+        self.fleet.waits = False
         self.guarded("drain", None, self.engine.drain)
         self._tell_drain()
         self._drain_step()
@@ -529,41 +495,37 @@ class Server:
 
     def _reload(self) -> None:
         no_file = self.config.source in ("", "command line")
-        if no_file and not self.offers and not self.demands:
-            event(WARNING, "reload_refused", "reload: started without a configuration file, nothing to read")
-            return
+        if no_file:
+            self.fleet.look_up_again()
+            if not self.offers and not self.fleet.demands:
+                event(WARNING, "reload_refused", "reload: started without a configuration file, nothing to read")
+                return
         try:
             new = self.config if no_file else read_file(self.config.source)
-            states = {name: BackendState(name, p.backend) for name, p in new.protocols()}
             offers, demands = tls.offers(new), tls.demands(new)
-        except (ConfigError, TqdbError) as e:
+        except ConfigError as e:
             event(ERROR, "reload_refused", f"reload refused, nothing changed: {e}", error=str(e))
             return
         old = self.config
         kept = []
+        changing = []
         for name, _ in {**dict(old.protocols()), **dict(new.protocols())}.items():
             before, after = getattr(old, name), getattr(new, name)
             if before is None or after is None or (before.listen, before.socket) != (after.listen, after.socket):
                 kept.append(f"[{name}] listen/socket")
-                states.pop(name, None)
-                if before is not None:
-                    states[name] = self.backends[name]
-            elif before.backend == after.backend:
-                states[name] = self.backends[name]
+                continue
+            changing.append(name)
+            if before.backend != after.backend:
+                event(INFO, "backend_changed", f"reload: {name} backend is now {after.backend.primary}", protocol=name,
+                      address=str(after.backend.primary))
         if old.metrics != new.metrics:
             kept.append("[metrics] listen")
         if old.writebatch.max_label_sets != new.writebatch.max_label_sets:
             kept.append("[writebatch] max_label_sets")
-        for name, state in states.items():
-            if state is not self.backends.get(name):
-                event(INFO, "backend_changed", f"reload: {name} backend is now {state.backend.primary}", protocol=name,
-                      address=str(state.backend.primary))
         self.config = new
-        self.backends = states
-        self.offers, self.demands = offers, demands
+        self.offers = offers
         self._configure_engine()
-        for state in states.values():
-            self._probe(state)
+        self.fleet.reconfigure(new, demands, changing)
         for key, values in differences(old, new).items():
             before, after = (f"{v:g}" if isinstance(v, float) else str(v) for v in values)
             event(INFO, "setting_changed", f"reload: {key}: {before} -> {after}", key=key, before=before, after=after)
@@ -577,6 +539,7 @@ class Server:
         self._stop_listening()
         for endpoint in [*self.sessions, *self.servers]:
             self.guarded("close", None, endpoint.abort)
+        self.fleet.close()
         if self.http is not None:
             self.http.close()
         logging.getLogger().removeHandler(self.recent)

@@ -69,7 +69,8 @@ class _Files:
         self.context.load_default_certs(ssl.Purpose.SERVER_AUTH)
         known = ssl.get_default_verify_paths()
         if not known.cafile and not known.capath:
-            for path in filter(os.path.exists, SYSTEM_FILES):
+            path = system_file()
+            if path is not None:
                 self.context.load_verify_locations(path)
                 return
             raise ConfigError(f"{self.where}: key 'tls_ca': this system's authorities were not found; allowed: a file")
@@ -77,6 +78,12 @@ class _Files:
 
 def _reason(error: Exception) -> str:
     return tls_reason(error) if isinstance(error, ssl.SSLError) else str(error)
+
+
+def system_file() -> str | None:
+    """The file in which this system keeps the authorities that it trusts; None if it is not found."""
+    known = ssl.get_default_verify_paths().cafile
+    return next(filter(os.path.exists, [*filter(None, [known]), *SYSTEM_FILES]), None)
 
 
 def _engine(context: ssl.SSLContext, **options) -> Engine:
@@ -121,10 +128,12 @@ class Demand:
             files.authorities("tls_ca", backend.tls_ca)
         if backend.tls_cert is not None:
             files.chain(backend.tls_cert, backend.tls_key)
-        try:
-            self.engine(backend.primary)
-        except ValueError as e:
-            raise ConfigError(f"{files.where}: key 'primary': '{backend.primary}' is not valid with TLS; {e}") from None
+        for address in backend.primary:
+            try:
+                if not address.unix:
+                    self.engine(address)
+            except ValueError as e:
+                raise ConfigError(f"{files.where}: key 'primary': '{address}' is not valid with TLS; {e}") from None
 
     def engine(self, address: Address) -> Engine:
         """For a connection to ``address``, whose host is told (SNI) and, if asked for, verified."""
@@ -138,9 +147,9 @@ def offers(config: Config) -> dict[str, Offer]:
 
 
 def demands(config: Config) -> dict[tuple[str, str], Demand]:
-    """By protocol and backend; one without TLS, or behind a Unix socket, is not in it."""
+    """By protocol and backend; one without TLS is not in it. Unix sockets have none in any case."""
     return {(name, backend.name): Demand(config.source, name, backend) for name, protocol in config.protocols()
-            for backend in protocol.backends.values() if backend.tls != "off" and not backend.primary.unix}
+            for backend in protocol.backends.values() if backend.tls != "off"}
 
 
 class PgRequest:

@@ -50,6 +50,24 @@ def _table(title: str, columns: tuple[str, ...], rows: list[tuple]) -> Table:
     return table
 
 
+def _state(server: dict) -> str:
+    """A server's, in a few words."""
+    if not server["up"]:
+        return "not tried yet" if server["up"] is None else f"down: {server['error']}"
+    words = ["up"]
+    if server["role"] != "unknown":
+        words.append(server["role"])
+    elif server["error"]:
+        words.append(server["error"])
+    if not server["serves"]:
+        words.append("not used")
+    if server["lag"] is not None:
+        words.append(f"{server['lag']:.1f} s behind")
+    if server["galera"]:
+        words.append(server["galera"])
+    return ", ".join(words)
+
+
 def view(s: dict, address: str, width: int) -> Group:
     """The figures of one ``/stats.json``."""
     state = Text("ready", "green") if s["ready"] else Text(f"not ready: {s['ready_reason']}", "red")
@@ -78,8 +96,7 @@ def view(s: dict, address: str, width: int) -> Group:
                                    key=lambda p: -int(p[1].replace(",", "")))
     connections = [(f"client {c['protocol']} {c['state']}", c["count"]) for c in s["client_connections"] if c["count"]]
     connections += [(f"server {c['protocol']} {c['state']}", c["count"]) for c in s["server_connections"] if c["count"]]
-    backends = [(f"{b['protocol']} {b['address']}", "up" if b["up"] else "not tried yet" if b["up"] is None
-                 else f"down: {b['error']}") for b in s["backends"]]
+    backends = [(f"{b['protocol']} {b['address']}", _state(b)) for b in s["backends"]]
     sources = [(f"{x['file'] or '(no hint)'}{':' + x['line'] if x['line'] else ''}", _number(x["writes"]),
                 f"{100 * x['batched'] / x['writes']:.1f} %") for x in s["sources"][:SOURCES]]
     parts = [head, chart, Columns([figures, gain, latency]),

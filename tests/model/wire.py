@@ -54,6 +54,9 @@ class Hooks(sansio.Hooks):
     def refused(self, session, kind, message) -> None:
         self.refusals.append((kind, message))
 
+    def server_says(self, session, what) -> None:
+        """There is one server, and it stays what it is."""
+
     def session_closed(self, session) -> None:
         """Nothing is kept of it."""
 

@@ -26,6 +26,8 @@ cdef class Engine(Departing):
     ``status_sql(dialect, sql, session)`` -> the statement that answers a status query;
     ``status_variables(sql, session)`` -> for one that MariaDB prepares: what sets its figures, and what shows them;
     ``connect(session)``, ``cancel(session, packet, key)``, ``session_closed(session)``, ``server_closed(server)``;
+    ``server_says(session, what)``: its server has told that it is ``primary``, ``replica`` or ``not_ready``; or a write
+    was refused as ``read_only``, which may be the transaction's doing;
     ``refused(session, kind, message)``: it is ended with an error of the proxy's own;
     ``slow_batch(leader, writes, seconds)``.
     """

@@ -168,8 +168,19 @@ cdef class MyCommands(MyBlocks):
         if self.left:
             return n
         if self.state == MY_READY:
+            if self.leaving and self.is_idle():
+                return self.turn_away(p, n)
             return self.parse_packet(p, n)
         return self.parse_login(p, n)
+
+    cdef Py_ssize_t turn_away(self, const char* p, Py_ssize_t n) except -1:
+        """A command for a session that is to end: it is not run, and its client waits for an answer."""
+        if n < MY_HEADER:
+            return NEED_MORE
+        code, sqlstate = MY_ERRORS["shutdown"]
+        self.out.append_bytes(my_error(<uint8_t>p[3] + 1, code, sqlstate, "Server shutdown in progress"))
+        self.refuse("shutdown", "Server shutdown in progress")
+        return NEED_MORE
 
     cdef Py_ssize_t parse_packet(self, const char* p, Py_ssize_t n) except -1:
         """One command packet, or the start of a long one."""

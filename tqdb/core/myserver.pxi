@@ -1,5 +1,10 @@
 # MariaDB/MySQL: the server connection. Its packets meet the expectations.
 
+# Errors by which a server tells that it takes no writes now, with a word that tells them from others of the number:
+# a Galera node that is not ready; read_only; a server that was started so.
+cdef dict MY_NO_WRITES = {1047: b"WSREP", 1290: b"read-only", 1836: b"read-only"}
+
+
 cdef class MyServer(MyBatchServer):
     """The server's end: follows every answer packet by packet, for its end and its status flags."""
     cdef list rows                  # of the proxy's question
@@ -73,6 +78,8 @@ cdef class MyServer(MyBatchServer):
             self.my.row_count = <int64_t>self.answer.affected if kind == PK_OK else -1
         elif kind == PK_ERR:
             self.my.row_count = -1
+            if self.answer.error in MY_NO_WRITES and MY_NO_WRITES[self.answer.error] in q[:length]:
+                self.engine.hooks.server_says(self.my, "not_ready" if self.answer.error == 1047 else "replica")
         if not self.my.may_hear(front.message, kind):
             return self.drop_out()
         if kind == PK_INFILE:

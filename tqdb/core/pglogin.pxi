@@ -39,6 +39,9 @@ cdef class PgLogin(Session):
     cdef bint direct                # TLS began without an SSLRequest
     cdef int asked_to               # the server's last authentication request, see ``PgAuthentication``
     cdef bint plus_taken            # … of which a mechanism with channel binding was taken out
+    cdef bint tells_standby         # the server reports whether it is a standby …
+    cdef bint standby               # … and is one
+    cdef bint read_only_default     # default_transaction_read_only is on
     cdef public bint same_end       # the proxy shows clients the server's own certificate: channel bindings hold
 
     def __init__(self, Engine engine):
@@ -62,6 +65,9 @@ cdef class PgLogin(Session):
 
     cdef bint in_transaction(self) noexcept:
         return self.status != b"I"
+
+    cdef bint takes_writes(self) noexcept:
+        return not (self.read_only or self.standby or self.read_only_default)
 
     cdef bytes class_key(self):
         cdef bytes key = self.history.login_key + self.history.alike.digest
@@ -262,6 +268,12 @@ cdef class PgLogin(Session):
         elif name == b"standard_conforming_strings":
             self.backslash = value != b"on"
             self.statements.strings_changed()
+        elif name == b"in_hot_standby":
+            self.tells_standby = True
+            self.standby = value == b"on"
+            self.engine.hooks.server_says(self, "replica" if self.standby else "primary")
+        elif name == b"default_transaction_read_only":
+            self.read_only_default = value == b"on"
         elif name == PG_NAME:
             return 0
         if self.state == PG_AUTH:

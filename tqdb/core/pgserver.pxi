@@ -6,6 +6,10 @@ cdef enum Verdict:
     V_IGNORE               # it is not for the client
 
 
+# SQLSTATE read_only_sql_transaction: of a standby, or of a transaction that was begun so
+cdef bytes PG_READ_ONLY = b"25006"
+
+
 cdef class PgServer(PgBatchServer):
     """The server's end: relays answers, and reads those of batches and of the proxy's own statements."""
     cdef Buffer collected           # of the proxy's question
@@ -106,6 +110,9 @@ cdef class PgServer(PgBatchServer):
             self.pg.on_ready(p[PG_HEADER], self.expected.pop(), failed)
         elif kind == BE_ERROR:
             if front != NULL:
+                if not self.pg.tells_standby and (
+                        pg_field(p + PG_HEADER, total - PG_HEADER, b"C") == PG_READ_ONLY):
+                    self.engine.hooks.server_says(self.pg, "read_only")
                 self.pg.on_error()
         elif kind == BE_COPY_IN or kind == BE_COPY_OUT:
             if front != NULL:

@@ -87,6 +87,9 @@ cdef class PgSession(PgExtended):
         if self.left:
             return n
         if self.state == PG_READY:
+            if self.leaving and self.is_idle():
+                self.refuse("shutdown", "terminating connection due to administrator command")
+                return NEED_MORE
             used = self.parse_message(p, n)
             if used > 0 and self.passing:
                 self.passing -= used

@@ -5,6 +5,7 @@ cdef class SessionServer(ServerConn):
     cdef readonly Engine engine
     cdef Session client             # the same as ``session``
     cdef Py_ssize_t skip            # bytes of the current message still to be relayed
+    cdef readonly bint lost         # it has ended, and not because its client had gone
 
     def __init__(self, Engine engine):
         self.engine = self.turn = engine
@@ -84,6 +85,7 @@ cdef class SessionServer(ServerConn):
         return 0
 
     cdef int let_go(self, int cause) except -1:
+        self.lost = cause != C_CLIENT_GONE
         if self.batch is not None:
             self.engine.cut(self.batch)
             self.out.clear()                # what is known of it holds: nothing more of it is sent

@@ -8,6 +8,9 @@ cdef class Session(Comparing):
     """A client's session: what it may share with others, and the writes it may have waiting."""
     cdef public str backend             # name of the backend section that serves it
     cdef public str address             # of the server it is connected to: a reload may change the backend's
+    cdef public object route            # the cold side's: to which server, and by which address
+    cdef public bint read_only          # that server is known to take no writes
+    cdef public bint leaving            # it is to end as soon as nothing of it is under way
     cdef public str peer
     cdef public str user
     cdef public str database
@@ -37,6 +40,10 @@ cdef class Session(Comparing):
     cdef bint is_idle(self) noexcept:
         """Nothing under way and no transaction open: it may be closed without harm."""
         return False
+
+    cdef bint takes_writes(self) noexcept:
+        """Its server, as far as that is known, would do a write of this session."""
+        return not self.read_only
 
     cdef bint comparable(self) noexcept:
         """Protocol-level state (an open segment, autocommit) allows a batch."""
@@ -362,7 +369,7 @@ cdef class Session(Comparing):
             return R_DRAINING
         if self.history.unsafe_charset:
             return R_CHARSET
-        if not self.history.comparable() or not self.comparable():
+        if not self.history.comparable() or not self.comparable() or not self.takes_writes():
             return R_SESSION_STATE
         if flags & (F_MULTI | F_UNSURE | F_EXEC_COMMENT | F_SETLIKE | F_TAINT | F_LAST_ID | F_TEMP
                     | F_DIAGNOSTICS | F_CURRVAL):

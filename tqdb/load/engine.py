@@ -46,7 +46,7 @@ class _Hooks:
     def ignore(self, *_) -> None:
         """Nothing is kept or written of it."""
 
-    session_closed = server_closed = refused = slow_batch = ignore
+    session_closed = server_closed = server_says = refused = slow_batch = ignore
 
 
 def _pg_answer(sent: bytes, writes: int) -> bytes:
