@@ -97,7 +97,7 @@ class Server:
         self.replaced = False                               # another process accepts in this one's place
         self.draining_until: float | None = None
         self.offers = tls.offers(config)
-        self.fleet = Fleet(self.loop, config, tls.demands(config), self.failed, find)
+        self.fleet = Fleet(self.loop, config, tls.demands(config), self.failed)
         self.notifier = Notifier()
         self.recent = Recent()
         logging.getLogger().addHandler(self.recent)
