@@ -37,13 +37,7 @@ class Attempt:
         self.reach = self.fleet.reach(self.state, server, left / untried, self._reached)
 
     def _reached(self, sock, engine, error: str) -> None:
-        server, self.server, self.reach = self.server, None, None
-        if sock is not None:
-            try:
-                route = Route(self.state, server, sock.family, sock.getpeername())
-            except OSError as e:            # it has gone again
-                sock.close()
-                sock, error = None, e.strerror
+        server, reach, self.server, self.reach = self.server, self.reach, None, None
         if sock is None:
             self.error = f"could not connect to server at {server}: {error}"
             self.fleet.down(self.state, server, error)
@@ -52,7 +46,7 @@ class Attempt:
             return
         if not server.monitored:
             self.fleet.reached(self.state, server)
-        self._finish(route, sock, engine, "")
+        self._finish(Route(self.state, server, *reach.at), sock, engine, "")
 
     def _wait(self, left: float) -> None:
         """Nobody is left: where one must take writes, one may be about to."""

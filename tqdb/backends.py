@@ -25,6 +25,7 @@ class Connector:
         self.loop = loop
         self.addresses = list(addresses)
         self.done = done
+        self.at: tuple[int, object] | None = None       # the address that is being tried, or was reached
         self.sock: socket.socket | None = None
         self.error = "no address"
         self.timer = loop.call_later(timeout, self._timed_out)
@@ -34,7 +35,7 @@ class Connector:
 
     def _next(self) -> None:
         while self.addresses:
-            family, address = self.addresses.pop(0)
+            family, address = self.at = self.addresses.pop(0)
             try:
                 self.sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
                 tune(self.sock)
@@ -106,9 +107,11 @@ class Reach:
         self.demand = None if address.unix else demand
         self.timeout = timeout
         self.done = done
+        self.at: tuple[int, object] | None = None       # the address that was reached
         self.attempt: Connector | PgRequest = Connector(loop, candidates, timeout, self._connected)
 
     def _connected(self, sock: socket.socket | None, error: str) -> None:
+        self.at = self.attempt.at
         if sock is None or self.demand is None:
             self.done(sock, None, error)
         else:
