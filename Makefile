@@ -21,10 +21,11 @@ ROUNDS ?= 100
 SCHEMAS ?= 1000
 WRITES ?= 10000000
 CLIENTS ?= 10000
+NAMES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-drivers test-package test-conversations test-schemas test-sanitize test-ledger \
-	test-rolling test-cluster test-failover test-memory fuzz coverage lint bench bench-1k bench-10k bench-100k \
+.PHONY: help run build test test-drivers test-package test-versions test-conversations test-schemas test-sanitize \
+	test-ledger test-rolling test-cluster test-failover test-memory fuzz coverage lint bench bench-1k bench-10k bench-100k \
 	bench-1m bench-all locust locust-headless binary deb wheel clean debug
 
 help:  ## list the targets
@@ -55,6 +56,11 @@ test-package: dist/tqdb $(VENV)/.dev  ## as root: the Debian package in a minima
 	@test -d build/debian/usr || debootstrap --variant=minbase bookworm build/debian >build/debootstrap.log
 	@TQDB_DEB=$$(scripts/build-deb) TQDB_DEB_NEWER=$$(scripts/build-deb 99.0.0) TQDB_BIN=dist/tqdb \
 		TQDB_DEBIAN_ROOT=$(CURDIR)/build/debian $(VENV)/bin/pytest tests/test_package.py $(ARGS)
+
+test-versions: build $(VENV)/.dev  ## on PostgreSQL 13 to 18, MariaDB 10.11 and 11.4, a MySQL-compatible server (NAMES=)
+	@scripts/ensure-system servers
+	@scripts/ensure-system packages
+	@$(VENV)/bin/python -m tests.versions $(NAMES) -- $(ARGS)
 
 test-sanitize: build $(VENV)/.dev  ## the sans-IO tests with AddressSanitizer and UBSan
 	@scripts/build-variant sanitize

@@ -9,12 +9,13 @@ from tests.wire import my, pg, pg_bind, pg_parse, pg_query, pg_startup
 class RawPostgres:
     """A session over trust authentication; ``query`` returns the answer's bytes up to ReadyForQuery."""
 
-    def __init__(self, port: int, database: str = "postgres", user: str = "postgres", **params: str):
+    def __init__(self, port: int, database: str = "postgres", user: str = "postgres",
+                 protocol: tuple[int, int] = (3, 0), **params: str):
         self.sock = socket.create_connection(("127.0.0.1", port), timeout=60)
         self.buffer = b""
         self.names: dict[str, int] = {}
         self.prepared: set[str] = set()
-        self.sock.sendall(pg_startup(user=user, database=database, **params))
+        self.sock.sendall(pg_startup(protocol, user=user, database=database, **params))
         self.login = self.answer()
 
     def message(self) -> bytes:

@@ -12,7 +12,7 @@ from tests.crowd import together
 from tests.raw import RawPostgres
 from tests.sansio import Hooks
 from tests.test_sans_io import answer_session, logged_in
-from tests.wait import wait_for
+from tests.wait import nobody_in, wait_for
 
 SESSIONS = 8
 HINT = "/* max_wait_ms:60 file:blocks.py line:1 */ "
@@ -159,7 +159,7 @@ def pg_sides(postgres, proxy):
         setup = RawPostgres(postgres.port, "blocks_a")
         setup.query(PG_TABLES)
         setup.close()
-        admin.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = 'blocks_a'")
+        nobody_in(admin, "blocks_a")
         admin.execute("CREATE DATABASE blocks_b TEMPLATE blocks_a")
     return (("blocks_a", postgres.port), ("blocks_b", proxy.postgres_port))
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.crowd import together
 from tests.raw import RawMariaDB, RawPostgres
-from tests.wait import wait_for
+from tests.wait import nobody_in, wait_for
 
 HINT = "/* max_wait_ms:60 file:departures.py line:1 */ "
 SESSIONS = 16
@@ -76,7 +76,7 @@ def two_databases(postgres, name: str, ddl: str) -> None:
         setup = RawPostgres(postgres.port, f"{name}a")
         assert b"ERROR" not in setup.query(ddl)
         setup.close()
-        admin.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}a'")
+        nobody_in(admin, f"{name}a")
         admin.execute(f"CREATE DATABASE {name}b TEMPLATE {name}a")
 
 

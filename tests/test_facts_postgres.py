@@ -109,7 +109,7 @@ CASES = {
         "CREATE DOMAIN d AS int CHECK (f(VALUE)); CREATE TABLE t (a int, b d[])", INSERT, ALONE, "pg_backend_pid()"),
     "a domain of a domain": (
         "CREATE DOMAIN d AS text DEFAULT pg_backend_pid()::text; CREATE DOMAIN e AS d; CREATE TABLE t (a int, b e)",
-        INSERT, ALONE, "the type d calls pg_backend_pid()"),
+        INSERT, ALONE, " calls pg_backend_pid()"),      # d, or from version 17 on e, which then has it, too
     "a domain in a cast": (
         "CREATE FUNCTION f(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN pg_backend_pid() > $1; END'; "
         "CREATE DOMAIN d AS int CHECK (f(VALUE)); CREATE TABLE t (a int)", "INSERT INTO t (a) VALUES (1::d)", ALONE,
@@ -269,7 +269,7 @@ CASES = {
     "a rule": ("CREATE TABLE l (a int); CREATE TABLE t (a int); CREATE RULE r AS ON INSERT TO t DO ALSO "
                "INSERT INTO l VALUES (NEW.a)", INSERT, PIPELINED, ""),
     "a rule that notifies": ("CREATE TABLE t (a int); CREATE RULE r AS ON INSERT TO t DO ALSO NOTIFY x", INSERT, ALONE,
-                             "NOTIFYSTMT"),
+                             "has a NOTIFY"),
     "a rule into a table that asks": (
         "CREATE TABLE l (a int, p int DEFAULT pg_backend_pid()); CREATE TABLE t (a int); "
         "CREATE RULE r AS ON INSERT TO t DO ALSO INSERT INTO l VALUES (NEW.a)", INSERT, ALONE, "pg_backend_pid()"),
@@ -322,10 +322,16 @@ CASES = {
 }
 
 
+# what older servers do not have: the version from which there is one
+SINCE = {kind: 14 for kind, case in CASES.items() if "multirange" in case[0] or "BEGIN ATOMIC" in case[0]}
+
+
 @pytest.mark.parametrize("kind", CASES)
 def test_kind(postgres, table, kind):
     made, sql, expected, word = CASES[kind]
     with psycopg.connect(postgres.dsn(), autocommit=True) as c:
+        if c.info.server_version // 10000 < SINCE.get(kind, 0):
+            pytest.skip(f"since version {SINCE[kind]}")
         c.execute(f"CREATE SCHEMA {table}; SET search_path = {table}")
         c.execute(made.replace("{s}", table))
         try:

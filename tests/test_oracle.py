@@ -7,6 +7,7 @@ from pymysql.constants import CLIENT
 
 from tests.crowd import together
 from tests.raw import RawMariaDB, RawPostgres
+from tests.wait import nobody_in
 
 SESSIONS = 20
 SESSION_TRACK, DEPRECATE_EOF = 1 << 23, 1 << 24      # PyMySQL has no names for them
@@ -154,7 +155,7 @@ def test_postgres_answers_are_the_same(postgres, proxy, sessions, table):
         setup.query(PG_TABLE)
         setup.close()
         # a copy has the same object ids, which RowDescription tells; the server may still be closing the session
-        admin.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{table}a'")
+        nobody_in(admin, f"{table}a")
         admin.execute(f"CREATE DATABASE {table}b TEMPLATE {table}a")
     answers = {}
     scripts = [pg_script(k) for k in range(sessions)]

@@ -186,6 +186,9 @@ def test_large_objects(pg):
 def test_base_backup_and_logical_decoding(postgres, proxy, pg, tmp_path, table):
     """Replication start-up is relayed raw: a base backup, and a stream of changes (COPY BOTH)."""
     tmp_path.chmod(0o755)
+    client = subprocess.run([postgres_tool("pg_basebackup"), "--version"], capture_output=True, text=True).stdout
+    if int(re.search(r"(\d+)\.", client)[1]) < pg().info.server_version // 10000:
+        pytest.skip("a client of the server's version or later is needed")
     done = subprocess.run([postgres_tool("pg_basebackup"), "-h", "127.0.0.1", "-p", str(proxy.postgres_port),
                            "-U", "postgres", "-D", str(tmp_path / "backup"), "-X", "stream", "-c", "fast"],
                           capture_output=True, text=True, timeout=120)
@@ -356,6 +359,8 @@ def test_binlog_dump(mariadb, proxy):
         done = subprocess.run(["mariadb-binlog", "--read-from-remote-server", "-h", "127.0.0.1", "-P", str(port),
                                "-u", "root", "--stop-position=500", "--base64-output=never", "binlog.000001"],
                               capture_output=True, text=True, timeout=60)
+        if "unrecognized MariaDB version" in done.stderr:
+            pytest.skip("a client of the server's version or later is needed")
         assert done.returncode == 0, done.stderr
         return re.sub(r"(?m)^#.*$|pseudo_thread_id=\d+", "", done.stdout)
 

@@ -12,6 +12,7 @@ from pymysql.constants import CLIENT
 from tests.crowd import together
 from tests.raw import RawMariaDB, RawPostgres
 from tests.statements import MY_SCHEMA, PG_SCHEMA, literal, my_statements, pg_statements
+from tests.wait import nobody_in
 
 SESSIONS = 20
 HINT = "/* max_wait_ms:200 file:writes.py line:1 */ "
@@ -56,7 +57,7 @@ def test_postgres_writes(postgres, proxy, table, form):
         setup = RawPostgres(postgres.port, f"{table}a")
         assert b"E\0" not in setup.query(PG_SCHEMA)[:2]
         setup.close()
-        admin.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{table}a'")
+        nobody_in(admin, f"{table}a")
         for side in "bw":
             admin.execute(f"CREATE DATABASE {table}{side} TEMPLATE {table}a")
     scripts = [pg_statements(k) for k in range(1, SESSIONS + 1)]

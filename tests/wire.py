@@ -21,10 +21,15 @@ def my_query(sql: str | bytes) -> bytes:
     return my(0, b"\x03" + (sql if isinstance(sql, bytes) else sql.encode()))
 
 
-def pg_startup(**params: str) -> bytes:
-    body = struct.pack("!I", 196608) + b"".join(
+def pg_startup(protocol: tuple[int, int] = (3, 0), **params: str) -> bytes:
+    body = struct.pack("!HH", *protocol) + b"".join(
         name.encode() + b"\0" + value.encode() + b"\0" for name, value in params.items()) + b"\0"
     return struct.pack("!I", len(body) + 4) + body
+
+
+def pg_cancel(key: bytes) -> bytes:
+    """A CancelRequest; ``key``: the body of a BackendKeyData."""
+    return struct.pack("!II", len(key) + 8, 80877102) + key
 
 
 def pg_parse(name: bytes, sql: bytes) -> bytes:

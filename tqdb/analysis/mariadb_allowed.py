@@ -117,8 +117,8 @@ RESERVED = frozenset("""
     portion precision primary procedure purge range read read_write reads real recursive ref_system_id
     references regexp release rename repeat replace require resignal restrict return returning revoke right
     rlike row_number rows schemas second_microsecond select sensitive separator session_user set show signal
-    smallint spatial specific sql sql_big_result sql_buffer_result sql_cache sql_calc_found_rows
-    sql_no_cache sql_small_result sqlexception sqlstate sqlwarning ssl starting stats_auto_recalc
+    smallint spatial specific sql sql_after_gtids sql_before_gtids sql_big_result sql_buffer_result sql_cache
+    sql_calc_found_rows sql_no_cache sql_small_result sqlexception sqlstate sqlwarning ssl starting stats_auto_recalc
     stats_persistent stats_sample_pages straight_join system_user table terminated then tinyblob tinyint
     tinytext to trailing trigger true undo union unique unlock unsigned update usage use using utc_date
     utc_time utc_timestamp values varbinary varchar varcharacter varying when where while with write xor

@@ -32,6 +32,9 @@ from tqdb.catalog.postgres_probe import FIRST_USER_OID, probe
 MAX_ROUNDS = 6              # questions about one write
 MAX_OBJECTS = 500           # functions, types and tables that are named or met in one closure
 
+# EXTRACT is a function of that name, which the parser calls so, from this version on; date_part() before
+EXTRACT, EXTRACT_SINCE = ("pg_catalog", "extract"), 140000
+
 _CONSTRAINTS = {"p": "primary key", "u": "unique constraint", "x": "exclusion constraint", "t": "constraint trigger",
                 "f": "foreign key"}
 
@@ -41,6 +44,7 @@ class Closure:
     """What is known of a write so far, and what has been asked. Names are ``(schema or None, name)``."""
 
     strategy: int = MERGED
+    version: int = 0            # of the server
     rounds: int = 0
     body_tokens: int = 0
     settings: set = field(default_factory=set)
@@ -141,13 +145,14 @@ class Closure:
     def learn(self, answer: dict) -> None:
         """Takes what one answer says; raises Unknown with the reason for going alone."""
         relations, functions = self.question
+        self.version = answer["version"]
         missing = set(answer.get("missing") or ())
         self.found |= {r[3] for i, r in enumerate(relations) if i not in missing}
         self.found |= {functions[i][3] for i, _ in answer.get("calls") or ()}
         if len(missing) < len(relations) and not answer.get("relations"):
             raise Unknown("the catalogue does not show it")
         for relation in answer.get("relations") or ():
-            self._relation(relation, answer["version"])
+            self._relation(relation)
         for trigger in answer.get("triggers") or ():
             if trigger["deferrable"]:
                 raise Unknown(f"its trigger {trigger['name']} is deferrable")
@@ -168,7 +173,7 @@ class Closure:
         if len(self.types) + len(self.known) + len(self.relation_oids) > MAX_OBJECTS:
             raise Unknown("it executes too many things")
 
-    def _relation(self, relation: dict, version: int) -> None:
+    def _relation(self, relation: dict) -> None:
         name, kind = relation["name"], relation["kind"]
         if relation["system"]:
             raise Unknown(f"it reads {name}, which is the server's own")
@@ -176,7 +181,8 @@ class Closure:
             raise Unknown(f"{name} is not an ordinary table")
         if relation["persistence"] not in "pu":
             raise Unknown(f"{name} is a temporary table")
-        heap = relation["method"] == "heap" or (relation["method"] is None and (kind not in "rm" or version < 120000))
+        heap = relation["method"] == "heap" or (
+            relation["method"] is None and (kind not in "rm" or self.version < 120000))
         if not heap and kind != "S":
             raise Unknown(f"{name} is stored by {relation['method']}, which is not known")
         if relation["named"] and (
@@ -288,7 +294,9 @@ class Closure:
             if (schema, name) not in self.found and not (schema is None and name in self.transitions):
                 raise Unknown(f"the table {name} is not there")
         for schema, name in self.functions:
-            if (schema, name) not in self.found:
+            if (schema, name) == EXTRACT and self.version < EXTRACT_SINCE:
+                self.lower(builtin("date_part", "", ""))
+            elif (schema, name) not in self.found:
                 raise Unknown(f"the function {name}() is not there")
 
 

@@ -19,7 +19,7 @@ cdef class MyBatchServer(MySplitServer):
 
         Since MariaDB 10.3 a lock need not be waited for.
         """
-        return self.my.mariadb and group.merges() and _MIXING(self.my.version) is not None
+        return group.merges() and _MIXING(self.my.version) is not None
 
     cdef bint gains(self, int nwrites, int units) noexcept:
         """A batch of several groups takes two turns more than one INSERT: single writes are sooner done alone."""
@@ -52,15 +52,14 @@ cdef class MyBatchServer(MySplitServer):
         return 0
 
     cdef int put_insert(self, Unit unit, bytes settings) except -1:
-        """One INSERT of the unit's rows, on MariaDB with settings for it alone."""
+        """One INSERT of the unit's rows, with settings for it alone."""
         cdef Buffer out = self.out
         cdef Py_ssize_t start = out.size()
         out.append(b"\0\0\0\0\3", MY_HEADER + 1)
-        if self.my.mariadb:
-            out.append_bytes(b"SET STATEMENT " + settings)
-            if unit.step:
-                out.append_bytes(b", " + MY_ID_STEP % (unit.step, unit.step))
-            out.append(b" FOR ", 5)
+        out.append_bytes(b"SET STATEMENT " + settings)
+        if unit.step:
+            out.append_bytes(b", " + MY_ID_STEP % (unit.step, unit.step))
+        out.append(b" FOR ", 5)
         if unit.group.shape.form == FORM_BOUND:
             self.put_executions(unit)
         else:
@@ -112,7 +111,7 @@ cdef class MyBatchServer(MySplitServer):
         if batch.phase == B_WORK:
             return self.put_units(batch) if self.piped else 0       # else the INSERT is under way
         if batch.phase == B_IDS:
-            return self.send(self.question(), 1)
+            return self.send(MY_LAST_ID, 1)
         if batch.phase == B_COMMIT:
             self.send(MY_COMMIT, 1)
             batch.commit_at = self.out.position()
@@ -122,10 +121,6 @@ cdef class MyBatchServer(MySplitServer):
         if batch.phase == B_CHECK:
             return self.send(MY_CHECK, 1)
         return 0
-
-    cdef inline bytes question(self):
-        """Asks for LAST_INSERT_ID(), and MySQL for the distance of ids besides."""
-        return MY_LAST_ID if self.my.mariadb else MYSQL_LAST_ID
 
     cdef int put_back(self, Batch batch) except -1:
         """What was changed for a pipeline is put back. The connection ends if that fails, see ``on_ignored``."""
@@ -153,7 +148,7 @@ cdef class MyBatchServer(MySplitServer):
             self.put_insert(unit, MY_MIXED)
             answers += 1
             if unit.asks:
-                self.out.append_bytes(self.question())
+                self.out.append_bytes(MY_LAST_ID)
                 answers += 1
         self.queue.push(X_BATCH, COM_QUERY, 0, None, answers)
         return self.mark()
@@ -200,7 +195,7 @@ cdef class MyBatchServer(MySplitServer):
                     out.append_bytes(types)
                     out.append(p + w.tuples_start, w.tuples_end - w.tuples_start)
             if unit.asks:
-                out.append_bytes(self.question())
+                out.append_bytes(MY_LAST_ID)
         return 0
 
     # --- what is answered -------------------------------------------------------------------------------
@@ -226,7 +221,7 @@ cdef class MyBatchServer(MySplitServer):
         if batch.phase == B_WORK or batch.phase == B_BARE:
             return self.on_insert_packet(batch, kind, p, length)
         if batch.phase == B_IDS and kind == PK_ROW:
-            (<Unit>batch.units[0]).first_id = self.read_id(batch, <Unit>batch.units[0], p, length)
+            (<Unit>batch.units[0]).first_id = self.read_id(p, length)
         if not answer.done:
             return 0
         if batch.phase == B_IDS and (answer.failed or batch.failed or not (<Unit>batch.units[0]).first_id):
@@ -242,14 +237,10 @@ cdef class MyBatchServer(MySplitServer):
             batch.fail(my_retry_cause(answer.error))
         return self.advance(batch, EV_BAD if answer.failed else EV_GOOD)
 
-    cdef uint64_t read_id(self, Batch batch, Unit unit, const char* p, Py_ssize_t length) except? 0:
-        """The answer to ``question``; 0: there is none."""
+    cdef uint64_t read_id(self, const char* p, Py_ssize_t length) except? 0:
+        """The answer to MY_LAST_ID; 0: there is none."""
         cdef list row = my_text_row(p[MY_HEADER:MY_HEADER + length])
-        if not row or None in row:
-            return 0
-        if len(row) > 1 and int(row[1]) != unit.step:
-            batch.fail_table(RC_MISMATCH)
-        return int(row[0])
+        return int(row[0]) if row and row[0] is not None else 0
 
     cdef int advance(self, Batch batch, int event) except -1:
         cdef bint opened = batch.phase != B_OPENING
@@ -308,7 +299,7 @@ cdef class MyBatchServer(MySplitServer):
     cdef int on_id_packet(self, Batch batch, Unit unit, int kind, const char* p, Py_ssize_t length) except -1:
         """One packet of the answer to the question behind a member's statements, or behind a merged INSERT."""
         if kind == PK_ROW:
-            unit.ids.append(self.read_id(batch, unit, p, length))
+            unit.ids.append(self.read_id(p, length))
         if not self.answer.done:
             return 0
         self.asking = False
@@ -333,7 +324,7 @@ cdef class MyBatchServer(MySplitServer):
             return self.advance(batch, EV_OUT)          # it failed on its own: nothing of it stands
         if batch.failed:
             return self.advance(batch, EV_BAD)
-        if batch.phase == B_WORK and unit.step and (unit.head_bytes or not self.my.mariadb):
+        if batch.phase == B_WORK and unit.step and unit.head_bytes:
             batch.phase = B_IDS
             return self.enter(batch)
         return self.advance(batch, EV_GOOD)

@@ -12,7 +12,7 @@ MY_BLIND = frozenset((COM_QUIT, COM_STATISTICS, COM_PING, COM_CHANGE_USER, COM_R
 
 cdef class MyBehind(MyLogin):
     """A session, as far as it knows what its last statement has left behind."""
-    cdef bint mariadb                   # and not MySQL, which knows no compound statement outside of routines
+    cdef bint mariadb                   # and not MySQL
     cdef int64_t row_count              # what ROW_COUNT() has to answer
     cdef uint64_t insert_id             # what LAST_INSERT_ID() has to answer, …
     cdef bint insert_id_known           # … unless the server alone knows
@@ -27,6 +27,10 @@ cdef class MyBehind(MyLogin):
     def __init__(self, Engine engine):
         MyLogin.__init__(self, engine)
         self.insert_id_known = True
+
+    cdef bint comparable(self) noexcept:
+        """MySQL does not say what its sessions are compared by, nor knows the statements that batches are made of."""
+        return self.mariadb
 
     cdef inline bint to_put_right(self) noexcept:
         return self.stale or self.insert_id_due
@@ -50,15 +54,11 @@ cdef class MyBehind(MyLogin):
         cdef bytes source = b" FROM (SELECT 1) AS t LIMIT 1"
         if not self.stale:
             # the session's own last write has failed here: what it left stands, but for the id
-            return (b"VALUES (" + value + b")") if self.mariadb else b"SELECT " + value
+            return b"VALUES (" + value + b")"
         if self.row_count == 1 and not counted:
-            if not self.mariadb:
-                return b"SELECT " + value + b" INTO @tqdb_last_id" + source
             return b"BEGIN NOT ATOMIC DECLARE v BIGINT UNSIGNED; SELECT " + value + b" INTO v" + source + b"; END"
         if self.row_count != 0 and not counted:
             return b"SELECT " + value + source
-        if not self.mariadb:
-            return b"DO " + value + b", (SELECT 1" + source + b")"
         return (b"BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR SQLWARNING BEGIN END; DO " + value
                 + b"; SIGNAL SQLSTATE '01000'; END")
 

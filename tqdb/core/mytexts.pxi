@@ -25,9 +25,8 @@ cdef bytes MY_PIPELINE_END = my_command(
     b"@tqdb_last_id = LAST_INSERT_ID(@tqdb_last_id)")
 cdef bytes MY_COMMIT = my_command(COM_QUERY, b"COMMIT")
 cdef bytes MY_ROLLBACK = my_command(COM_QUERY, b"ROLLBACK")
-# VALUES leaves FOUND_ROWS() as it is. MySQL has neither such a VALUES nor SET STATEMENT.
+# VALUES leaves FOUND_ROWS() as it is
 cdef bytes MY_LAST_ID = my_command(COM_QUERY, b"VALUES (LAST_INSERT_ID())")
-cdef bytes MYSQL_LAST_ID = my_command(COM_QUERY, b"SELECT LAST_INSERT_ID(), @@auto_increment_increment")
 # around a merged INSERT on the connection of a session whose LAST_INSERT_ID() only the server knows
 cdef bytes MY_KEEP_ID = my_command(COM_QUERY, b"SET @tqdb_last_id = LAST_INSERT_ID()")
 cdef bytes MY_GIVE_ID = my_command(COM_QUERY, b"DO LAST_INSERT_ID(@tqdb_last_id)")

