@@ -7,6 +7,7 @@ from tqdb._core import Engine, MyServer, PgServer, PgSession
 from tests.wire import MY_VERSION
 from tqdb import policy
 from tqdb.catalog import sessions
+from tqdb.rules import Rules
 
 # tests make the statements of many connections' lives in a moment: what parsers may cost is not theirs to bound
 policy._parsers.burst = policy._parsers.left = 3600.0
@@ -37,6 +38,11 @@ class Hooks:
         questions = sessions.Questions()
         questions.variables[MY_VERSION] = ("sql_mode",)
         return questions
+
+    def put_rules(self, config):
+        self.rules = Rules(config)
+        self.candidates, self.first_rule = self.rules.candidates, self.rules.first
+        self.engine.set_rules(self.rules.for_core(), self.rules.observed)
 
     def session_sql(self, *args):
         return self.questions.first(*args)

@@ -53,7 +53,7 @@ def test_a_session_with_a_temporary_schema_is_asked_what_is_in_it(schemas):
     sql, state = judged(*rows)
     assert b"pg_my_temp_schema" in sql
     found = Questions().judge(0, [[b"~alone", b"false"]], state)
-    assert not found[0] and len(found) == 4
+    assert not found[0] and len(found) == 5
     for rows in (None, [], [[b"~alone", b"true"]], [[b"~alone", None]], [[b"~alone", b"false"]] * 2):
         # what statements are read by is the same: those prepared meanwhile hold when the objects have gone
         assert Questions().judge(0, rows, state) == (True, *found[1:])
@@ -82,7 +82,7 @@ def test_sessions_that_differ(place):
 def test_custom_settings_are_in_the_digest_but_nothing_is_read_by_them():
     found = [judged(*PG_SHOWN, [*PG_OWN, *custom]) for custom in (
         (), (None,), (b"",), (b"a", None), (None, b"a"), (b"a", b"b"), (b"ab", b""), (b"", b"ab"))]
-    assert len({digest for _, digest, _, _ in found}) == len(found) and len({read for _, _, read, _ in found}) == 1
+    assert len({digest for _, digest, *_ in found}) == len(found) and len({read for _, _, read, *_ in found}) == 1
 
 
 def test_who_says_what_it_is_called_is_like_others():

@@ -8,13 +8,16 @@ import re
 import time
 from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import tqdb
-from tqdb import analysis, bounded, policy
+from tqdb import analysis, bounded, policy, status
 from tqdb.analysis import mariadb
 from tqdb.bounded import MAX_BYTES, MAX_TOKENS, Budget, Purpose
+from tqdb.config import Config, Rule
+from tqdb.rules import Rules
 
 PG, MY = 0, 1
 ROOT = Path(tqdb.__file__).parent
@@ -128,6 +131,7 @@ def test_patterns_are_compiled_where_they_are_found():
     """A pattern inside a function would escape the test above."""
     assert len(patterns()) > 20
     for path in [ROOT / "policy.py", ROOT / "http.py", ROOT / "bounded.py", ROOT / "server.py",
+                 ROOT / "status.py",
                  *(ROOT / "analysis").glob("*.py"), *(ROOT / "catalog").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
@@ -199,13 +203,16 @@ def test_a_text_is_refused_for_its_size_and_not_kept():
         assert policy.analyze(dialect, b"INSERT INTO t VALUES ", b"('" + long + b"')", b"") is NotImplemented
         assert policy.analyze_statement(dialect, b"UPDATE t SET a='" + long + b"'") is NotImplemented
         assert policy.pieces(dialect, b"('" + long + b"')", 1) is NotImplemented
-        assert policy.Status(None, 0.0).sql(dialect, b"SHOW TQDB STATUS /*" + long + b"*/", None) is None
+        assert status.Views(None, 0.0, {}).sql(dialect, b"SHOW TQDB STATUS /*" + long + b"*/", None) is None
         assert policy.session_wait(dialect, b"SET x = '" + long + b"'") is None
     assert policy.session_wait(PG, b"SET TQDB.max_wait_ms = 5 /*" + long + b"*/") == "unreadable"
     assert policy.session_wait(MY, b"SET @TQDB_max_wait_ms = 5 /*" + long + b"*/") == "unreadable"
     assert policy.killed_query(b"KILL QUERY 1 /*" + long + b"*/") is None
     assert policy.row_count_sql(b"SELECT ROW_COUNT() /*" + long + b"*/", 1) is None
     assert policy.startup_wait([b"options", b"-ctqdb.max_wait_ms=5" + long]) is None
+    everything = Config(rules=(Rule("all", max_wait_ms="5"),))
+    assert Rules(everything).candidates(SimpleNamespace(
+        dialect=0, backend="postgres.main", within="", user="", application="x" * 100_000)) == ()
     verdict = analysis.analyze(PG, b"INSERT INTO t VALUES ", b"(1)", b"")
     assert policy.judge(PG, verdict, [[b"x" * 100_000]])[:2] == (False, "table")
     assert all(p.too_long > n for p, n in zip(policy.PURPOSES, before, strict=True))
@@ -252,7 +259,7 @@ def test_what_is_raised_is_measured_too():
     (PG, "SET tqdb.max_wait_ms = " + "1" * 5000, "unreadable"), (PG, "SET tqdb.max_wait_ms = 5.", 5.0),
     (PG, "SET tqdb.max_wait_ms = -1", -1.0), (PG, "SET tqdb.max_wait_ms = .", "unreadable"),
     (MY, "SET @tqdb_max_wait_ms = 5", 5.0), (MY, "SET x = 1, @`tqdb_max_wait_ms` := '9'", 9.0),
-    (MY, "SET @tqdb_max_wait_ms = 1, @tqdb_max_wait_ms = 2", 2.0), (MY, "SET @tqdb_max_wait_ms = NULL", -1.0),
+    (MY, "SET @tqdb_max_wait_ms = 1, @tqdb_max_wait_ms = 2", 2.0), (MY, "SET @tqdb_max_wait_ms = NULL", -3.0),
     (MY, "SELECT @tqdb_max_wait_ms = 1", None), (MY, "SET x = 1; SELECT @tqdb_max_wait_ms = 1", None),
     (MY, 'SET @tqdb_max_wait_ms = "auto"', -2.0), (MY, "SET @tqdb_max_wait_ms", None),
 ])
@@ -285,11 +292,11 @@ def test_row_counts_put_in(sql, changed):
 
 
 @pytest.mark.parametrize(("sql", "wanted"), [
-    ("SHOW TQDB STATUS", "show"), ("/* x */ show  tqdb status ;", "show"), ("SHOW TQDB STATUS x", None),
-    ("select * from pg_tqdb_status", "select"), ("SELECT tqdb", None), ("/**/" * 30 + "SELECT tqdb", None),
+    ("SHOW TQDB STATUS", "status"), ("/* x */ show  tqdb status ;", "status"), ("SHOW TQDB STATUS x", None),
+    ("select * from pg_tqdb_status", "pg_tqdb_status"), ("SELECT tqdb", None), ("/**/" * 30 + "SELECT tqdb", None),
 ])
 def test_status_queries(sql, wanted):
-    assert policy._status_wanted(PG, sql.encode()) == wanted
+    assert status._wanted(PG, sql.encode()) == wanted
 
 
 @pytest.mark.parametrize(("values", "nparams", "found"), [

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives import serialization
 from tqdb import tls
 from tqdb.config import Address, differences, find_file, parse_address, read_file
 from tqdb.errors import ConfigError
+from tqdb.rules import explanation, unreachable
 
 GOOD = "[postgres]\nlisten = 127.0.0.1:5433\n[postgres.main]\nprimary = [::1]:5432   ; the server\n"
 
@@ -61,6 +62,18 @@ def test_environment_wins(tmp_path):
     (GOOD + "tls_key = /k\n", ["[postgres.main]", "'tls_cert'", "missing"]),
     (GOOD.replace("[::1]:5432", "unix:/s") + "tls = require\n", ["[postgres.main]", "'tls'", "Unix socket"]),
     (GOOD.replace("5433\n", "5433\ntls = require\n"), ["[postgres]", "'tls_cert'", "missing"]),
+    (GOOD + "[rule.r]\n", ["[rule.r]", "'max_wait_ms'", "missing", "auto, off"]),
+    (GOOD + "[rule.r-s]\nmax_wait_ms = 1\n", ["[rule.r-s]", "letters, digits"]),
+    (GOOD + "[rule.r]\nmax_wait_ms = soon\n", ["[rule.r]", "'max_wait_ms'", "'soon'", "milliseconds above 0"]),
+    (GOOD + "[rule.r]\nmax_wait_ms = 0\n", ["[rule.r]", "'max_wait_ms'", "off"]),
+    (GOOD + "[rule.r]\nmax_wait_ms = 1\ntables = x\n", ["[rule.r]", "'tables'", "fingerprint"]),
+    (GOOD + "[rule.r]\nmax_wait_ms = 1\nverb = select\n", ["[rule.r]", "'verb'", "insert, update"]),
+    (GOOD + "[rule.r]\nmax_wait_ms = 1\nprotocol = mysql\n", ["[rule.r]", "'protocol'", "postgres, mariadb"]),
+    (GOOD + "[rule.r]\nmax_wait_ms = 1\nfingerprint = XYZ\n", ["[rule.r]", "'fingerprint'", "hexadecimal"]),
+    (GOOD + "[rule.r]\nmax_wait_ms = 1\nforce = maybe\n", ["[rule.r]", "'force'", "no, yes"]),
+    (GOOD + "[rule.r]\nmax_wait_ms = 1\nuser =\n", ["[rule.r]", "'user'", "wildcards"]),
+    (GOOD + "".join(f"[rule.r{n}]\nmax_wait_ms = 1\n" for n in range(201)), ["[rule.r200]", "201", "allowed: 200"]),
+    (GOOD.replace("5433\n", "5433\nobserve = maybe\n"), ["[postgres]", "'observe'", "no, yes"]),
     ("", ["neither"]), ("nonsense", ["tqdb.ini"]), ("[a]\nx=1\nx=2\n", ["tqdb.ini", "x"]),
 ])
 def test_errors_tell_where_and_what_is_allowed(tmp_path, text, words):
@@ -153,3 +166,66 @@ def test_where_the_file_is_looked_for(tmp_path, monkeypatch):
     assert find_file(None, {"TQDB_CONFIG": "x.ini"}) == "x.ini"
     (tmp_path / "tqdb.ini").write_text("")
     assert find_file(None, {}) == "tqdb.ini"
+
+
+# --- rules -----------------------------------------------------------------------------------------------------------
+
+def rules(tmp_path, *sections: str, more: str = "", environ=None):
+    return read(tmp_path, GOOD + more + "".join(
+        f"[rule.{name}]\n{keys.replace('; ', chr(10))}\n" for name, _, keys in (s.partition(": ") for s in sections)),
+        environ)
+
+
+def test_rules_stand_in_the_files_order_and_the_environments_behind_them(tmp_path):
+    config = rules(tmp_path, "b: max_wait_ms = 5; table = x*", "a: max_wait_ms = auto", environ={
+        "TQDB_RULE_B_MAX_WAIT_MS": "2.5", "TQDB_RULE_MY_OWN_MAX_WAIT_MS": "off", "TQDB_RULE_MY_OWN_USER": "me"})
+    assert [(r.name, r.wait, r.globs) for r in config.rules] == [
+        ("b", 2.5, {"table": "x*"}), ("a", -2.0, {}), ("my_own", -1.0, {"user": "me"})]
+
+
+def test_a_rule_of_the_environment_names_its_key(tmp_path):
+    with pytest.raises(ConfigError, match=r"TQDB_RULE_X.*max_wait_ms"):
+        rules(tmp_path, environ={"TQDB_RULE_X": "1"})
+
+
+@pytest.mark.parametrize(("earlier", "later", "shadowed"), [
+    ("", "", True), ("", "table = t", True), ("table = t", "", False), ("table = t*", "table = t1", True),
+    ("table = t*", "table = s.t1", True), ("table = s.t*", "table = t1", False), ("table = s.*", "table = s.t?", True),
+    ("table = t?", "table = t*", False), ("table = *", "table = a.b", True), ("user = a", "table = t", False),
+    ("user = a", "user = b", False), ("user = a*", "user = ab*; table = t", True), ("verb = *", "verb = insert", True),
+    ("verb = insert", "verb = *t*", False), ("verb = *t*", "verb = insert", True),
+    ("fingerprint = 0*", "fingerprint = 00000000000000ff", True), ("max_wait_ms = off", "user = x", True),
+])
+def test_rules_behind_which_nothing_is_left(tmp_path, earlier, later, shadowed):
+    def keys(text: str) -> str:
+        return text if "max_wait_ms" in text else f"max_wait_ms = 5; {text}"
+
+    config = rules(tmp_path, f"one: {keys(earlier)}", f"two: {keys(later)}")
+    found = unreachable(config)
+    assert found == ({"two": "the earlier rule one matches all that it matches"} if shadowed else {})
+
+
+@pytest.mark.parametrize(("keys", "why"), [
+    ("protocol = mariadb", "protocol mariadb: there is no section [mariadb]"),
+    ("protocol = m*", "protocol m*: there is no section [mariadb]"), ("protocol = *", None),
+    ("backend = other", "backend other: there is no such section"),
+    ("backend = spare", "backend spare: it is no protocol's default"), ("backend = m*", None),
+    ("verb = replace", "verb replace: PostgreSQL has no REPLACE"), ("verb = *e", None),
+])
+def test_rules_that_can_never_match(tmp_path, keys, why):
+    config = rules(tmp_path, f"r: max_wait_ms = 5; {keys}", more="[postgres.spare]\nprimary = a:1\n")
+    assert unreachable(config) == ({"r": why} if why else {})
+
+
+@pytest.mark.parametrize(("keys", "words"), [
+    ("max_wait_ms = 10; table = public.e*; verb = insert",
+     "INSERT to public.e* that have no hint or setting of their own: are batched, and wait up to 10 ms"),
+    ("max_wait_ms = auto", "writes that have no hint or setting of their own: are batched while others are under way"),
+    ("max_wait_ms = off; force = yes; user = x",
+     "writes by the user x, whatever hints and sessions say: are not batched"),
+    ("max_wait_ms = 5000", "writes that have no hint or setting of their own: are batched, and wait up to 5000 ms, "
+     "cut to max_wait_ms_limit = 1000"),
+])
+def test_what_a_rule_does_in_words(tmp_path, keys, words):
+    config = rules(tmp_path, f"r: {keys}")
+    assert explanation(config.rules[0], config) == words

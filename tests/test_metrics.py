@@ -2,18 +2,22 @@
 
 import contextlib
 import json
+import os
 import random
 import re
 import subprocess
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
+from tqdb._core import Stats
 
 from tests.fix_prometheus import RULES, prometheus_tool
 from tests.raw import RawPostgres
 from tests.wait import wait_for
+from tqdb import metrics
 from tqdb.load import messages
 from tqdb.load.servers import free_port
 from tqdb.load.targets import Target
@@ -221,3 +225,44 @@ def test_a_scrape_is_one_moment_in_both_formats(proxy, pg, table, kind):
     names = [family.name for family in text_string_to_metric_families(text)]
     assert len(names) == len(set(names)) > 25
     assert 'file="y",line="2"' in text
+
+
+# --- where /proc does not tell ----------------------------------------------------------------------------------------
+
+def process_metrics(proxy) -> set[str]:
+    return set(re.findall(r"^(process_\w+) ", proxy.get("/metrics"), re.MULTILINE))
+
+
+MEMORY, DESCRIPTORS = {"process_virtual_memory_bytes", "process_resident_memory_bytes"}, {"process_open_fds"}
+
+
+def test_metrics_in_a_root_without_proc(postgres, proxy, command):
+    """What cannot be read is left out, and the rest is there."""
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("no mount namespace of our own here")
+    without = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh", *command]
+    with type(proxy)(postgres, None, without) as bare:
+        bare.start()
+        assert process_metrics(proxy) - process_metrics(bare) == MEMORY | DESCRIPTORS
+        assert bare.metric("process_cpu_seconds_total") > 0 and bare.metric("tqdbproxy_backend_up") == 1
+        assert bare.get("/metrics", "application/openmetrics-text").endswith("# EOF\n")
+
+
+def test_descriptors_are_counted_where_the_kernel_does_not_keep_their_number(tmp_path, monkeypatch):
+    """Before Linux 6.2 the size of the directory is 0."""
+    server = SimpleNamespace(
+        engine=SimpleNamespace(stats=Stats(10)), loop=SimpleNamespace(call_later=lambda *_: None, turns=[], longest=0))
+    found = metrics.Metrics(server, None)
+    assert found._open_descriptors() == len(os.listdir("/proc/self/fd")) - 1
+    sizes = {"/proc/self/fd": 0}
+    real = os.stat
+    monkeypatch.setattr(metrics.os, "stat", lambda path: (
+        SimpleNamespace(st_size=sizes[path]) if path in sizes else real(path)))
+    with open(tmp_path / "more", "w"):
+        counted = found._open_descriptors()
+        assert counted == len(os.listdir("/proc/self/fd")) - 1
+    assert found._open_descriptors() == counted             # not at each scrape
+    found.counted -= metrics.COUNT_SECONDS
+    assert found._open_descriptors() == counted - 1
+    monkeypatch.setattr(metrics, "PROC", str(tmp_path / "nothing"))
+    assert found._open_descriptors() is None and metrics._memory() is None

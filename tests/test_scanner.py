@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pglast.parser import ParseError
 from pglast.parser import scan as pg_tokens
-from tqdb._core import scan
+from tqdb._core import fingerprint_of, normal_text, scan
 
 INSERT = b"INSERT INTO t (a, b) VALUES (1, 'x')"
 
@@ -224,3 +224,30 @@ def test_any_cut_of_a_statement_is_survived(sql, cut):
 def test_any_bytes_are_survived(data):
     for dialect in ("postgres", "mariadb"):
         scan(data, dialect, True)
+
+
+@pytest.mark.parametrize(("dialect", "sql", "normal"), [
+    ("postgres", "insert INTO Events (kind,data) values ('a', 1)", "insert into events (kind, data) values (?, ?)"),
+    ("postgres", "INSERT  INTO events(kind, data)VALUES($1,$2)", "insert into events (kind, data) values (?, ?)"),
+    ("mariadb", "INSERT INTO events (kind, data) VALUES (?, ?)", "insert into events (kind, data) values (?, ?)"),
+    ("postgres", "/* a */ UPDATE t -- b\n SET a=a+1, b=-5 WHERE id = $12",
+     "update t set a = a + ?, b = ? where id = ?"),
+    ("postgres", 'UPDATE "T" SET a = now( ) WHERE s."B c" IN (1, 2)',
+     'update "T" set a = now () where s."B c" in (?, ?)'),
+    ("postgres", "DELETE FROM public . t WHERE x IS NULL AND y::int = 3",
+     "delete from public.t where x is ? and y::int = ?"),
+    ("postgres", "UPDATE t SET a = $$x$$, b = 'it''s' WHERE c @> '{}'", "update t set a = ?, b = ? where c @> ?"),
+    ("mariadb", "UPDATE `d`.`T` SET a=@x, b='it\\'s' WHERE c=\"s\"",
+     "update `d`.`T` set a = @x, b = ? where c = \"?\""),
+    ("postgres", "INSERT INTO t VALUES (1) ; SELECT 2", None), ("postgres", "UPDATE t SET a = 'open", None),
+    ("postgres", "INSERT INTO t (" + ", ".join(f"c{n}" for n in range(500)) + ") VALUES (1)", None),
+])
+def test_normal_texts(dialect, sql, normal):
+    assert normal_text(sql.encode(), dialect, dialect == "mariadb") == normal
+    if normal is not None:          # what is normal stays so
+        assert normal_text(normal.encode(), dialect) == normal
+
+
+def test_a_fingerprint_is_the_beginning_of_a_known_hash():
+    """`b2sum -l 64` says the same."""
+    assert fingerprint_of("insert into events (kind) values (?)") == "9894d74e2cc2a329"

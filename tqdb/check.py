@@ -17,6 +17,7 @@ from tqdb.config import Address, Backend, Config, Protocol
 from tqdb.errors import TqdbError
 from tqdb.lookup import resolve
 from tqdb.roles import PRIMARY, UNKNOWN, Said, asker
+from tqdb.rules import explanation, unreachable
 
 MAX_WIDTH = 10_000      # of a table that is measured
 CLIENT_SSL = 2048       # MariaDB's capability
@@ -163,7 +164,7 @@ def _serves(backend: Backend, rows: list[Row]) -> str:
 
 
 def run(config: Config) -> int:
-    """Prints a table of the servers; 0 if all are well, and every backend that serves has one that may."""
+    """Prints a table of the servers, and a line for each rule; 0 if all are well, and every backend that serves has one that may."""
     table = []
     troubles = []
     tls.offers(config)          # the certificates can be used
@@ -182,6 +183,7 @@ def run(config: Config) -> int:
     _show(console, f"configuration: {config.source}", table)
     for trouble in filter(None, troubles):
         console.print(trouble, markup=False, highlight=False, soft_wrap=True)
+    _show_rules(console, config)
     return 1 if troubles else 0
 
 
@@ -189,6 +191,23 @@ def _cells(protocol: str, section: Protocol, backend: Backend, row: Row) -> tupl
     listen = ", ".join(str(x) for x in (section.listen, section.socket) if x is not None)
     return (f"{protocol}.{backend.name}", str(row.server), listen if backend.name == section.default else "",
             "FAILED" if row.error else "ok", row.said.role if row.said.role != UNKNOWN else "", row.tls, row.words())
+
+
+def _show_rules(console: Console, config: Config) -> None:
+    """What each rule does, and which of them do nothing."""
+    if not config.rules:
+        return
+    lines = ["rules: the first that matches a write decides about it"]
+    never = unreachable(config)
+    for rule in config.rules:
+        lines.append(f"  {rule.name}: {explanation(rule, config)}")
+        if rule.name in never:
+            lines.append(f"  WARNING: {rule.name} can never match: {never[rule.name]}")
+    lines += [f"  WARNING: [{name}] observe = yes: nothing is batched there, whatever rules say"
+              for name, protocol in config.protocols() if protocol.observe == "yes"]
+    console.print()
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show(console: Console, title: str, rows: list[tuple[str, ...]]) -> None:

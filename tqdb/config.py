@@ -4,6 +4,7 @@ Every error is a ``ConfigError`` of one line that names file, section and key, w
 """
 
 import configparser
+import fnmatch
 import os
 import re
 from dataclasses import dataclass, field, fields, replace
@@ -15,7 +16,10 @@ from tqdb.errors import ConfigError
 MAX_SERVERS = 16            # of a backend
 SEARCH_PATH = ("tqdb.ini", "/etc/tqdb/tqdb.ini")
 PROTOCOLS = ("postgres", "mariadb")
-_ENV_SECTIONS = ("METRICS", "WRITEBATCH", "POSTGRES", "MARIADB", "LIMITS")
+_ENV_SECTIONS = ("METRICS", "WRITEBATCH", "POSTGRES", "MARIADB", "LIMITS", "RULE")
+VERBS = ("insert", "update", "delete", "replace")
+MAX_RULES = 200             # each is looked at for each session and shape, once
+MAX_GLOB = 200              # characters
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,34 @@ def _name(text: str) -> str:
     return text
 
 
+def _glob(text: str) -> str:
+    if not 0 < len(text) <= MAX_GLOB or not text.isprintable():
+        raise ValueError(f"allowed: a name, with * ? [abc] as wildcards, up to {MAX_GLOB} characters")
+    return text
+
+
+def _glob_of(*words: str):
+    def parse(text: str) -> str:
+        if len(text) > MAX_GLOB or not fnmatch.filter(words, text):
+            raise ValueError(f"allowed: {', '.join(words)}, or a pattern with * ? [abc] that one of them matches")
+        return text
+    return parse
+
+
+def _fingerprint(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f*?]{1,16}", text):
+        raise ValueError("allowed: 16 hexadecimal digits in lower case, or fewer with * or ?")
+    return text
+
+
+def _rule_wait(text: str) -> str:
+    if text in ("auto", "off"):
+        return text
+    if not re.fullmatch(r"\d{1,7}(\.\d{1,6})?", text) or not 0 < float(text) <= 3600000:
+        raise ValueError("allowed: milliseconds above 0, up to 3600000; auto; off")
+    return text
+
+
 def _option(default, parse, doc: str, example: str = ""):
     """``example``: shown where there is no default; one that begins with ``;`` is optional."""
     return field(default=default, metadata={"parse": parse, "doc": doc, "example": example})
@@ -211,6 +243,7 @@ class Protocol:
     listen: Address | None = _option(None, _listen, "address to listen on", "127.0.0.1:{own}")
     socket: str | None = _option(None, _path, "Unix socket to listen on as well", "; /run/tqdb/{socket}")
     default: str = _option("main", _name, "name of the backend section that serves")
+    observe: str = _option("no", _one_of("no", "yes"), "yes: everything is relayed and counted, nothing batched")
     tls: str = _option("off", _one_of("off", "allow", "require"), "TLS to clients over TCP")
     tls_cert: str | None = _option(None, _path, "the proxy's certificate, and those that issued it",
                                    "; /etc/tqdb/server.crt")
@@ -225,6 +258,36 @@ class Protocol:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """One ``[rule.NAME]``: globs that a write has to match, None for any, and for how long it may then wait."""
+
+    name: str
+    protocol: str | None = _option(None, _glob_of(*PROTOCOLS), "protocol of the client", "; postgres")
+    backend: str | None = _option(None, _glob, "NAME of the backend section that serves", "; main")
+    database: str | None = _option(None, _glob, "database", "; shop")
+    user: str | None = _option(None, _glob, "who has logged in", "; app_*")
+    application: str | None = _option(
+        None, _glob, "application_name; on MariaDB the connection attribute program_name", "; worker*")
+    table: str | None = _option(None, _glob, "table, or schema.table; on MariaDB database.table", "public.events*")
+    verb: str | None = _option(None, _glob_of(*VERBS), "kind of the statement", "insert")
+    fingerprint: str | None = _option(None, _fingerprint, "of the statement without its values: docs/rules.md",
+                                      "; 0123456789abcdef")
+    max_wait_ms: str | None = _option(None, _rule_wait, "how long a write may wait, milliseconds; auto; off", "10")
+    force: str = _option("no", _one_of("no", "yes"), "yes: also over hints and what sessions have set")
+
+    @property
+    def wait(self) -> float:
+        """Milliseconds, -2.0 for ``auto``, -1.0 for ``off``."""
+        return {"auto": -2.0, "off": -1.0}.get(self.max_wait_ms) or float(self.max_wait_ms)
+
+    @property
+    def globs(self) -> dict[str, str]:
+        """What a write has to match, by key."""
+        return {key: getattr(self, key) for key in options(Rule)
+                if key not in ("max_wait_ms", "force") and getattr(self, key) is not None}
+
+
+@dataclass(frozen=True)
 class Config:
     """One whole configuration; a protocol that is None is not listened on."""
 
@@ -234,6 +297,7 @@ class Config:
     limits: Limits = Limits()
     postgres: Protocol | None = None
     mariadb: Protocol | None = None
+    rules: tuple[Rule, ...] = ()        # in order: the first that matches decides
 
     def protocols(self) -> list[tuple[str, Protocol]]:
         return [(name, getattr(self, name)) for name in PROTOCOLS if getattr(self, name)]
@@ -244,7 +308,7 @@ _SECTIONS = {"metrics": Metrics, "writebatch": WriteBatch, "limits": Limits,
 
 
 def settings(config: Config) -> dict[str, object]:
-    """Every value by ``[section] key``."""
+    """Every value by ``[section] key``, but for rules."""
     found: dict[str, object] = {}
     for section in ("metrics", "writebatch", "limits"):
         part = getattr(config, section)
@@ -297,16 +361,36 @@ def _environment(environ: dict[str, str]) -> dict[str, dict[str, tuple[str, str]
             backend = key.removesuffix(last).removesuffix("_")
             if backend:
                 section, key = f"{section}.{backend}", last
+        elif section == "rule":
+            last = max((k for k in options(Rule) if key.endswith(f"_{k}")), key=len, default="")
+            if not last:
+                raise ConfigError(f"environment variable {name}: allowed: TQDB_RULE_NAME_KEY, KEY one of "
+                                  f"{', '.join(options(Rule))}")
+            section, key = f"rule.{key.removesuffix(last).removesuffix('_')}", last
         found.setdefault(section, {})[key] = (text, f"environment variable {name}")
     return found
+
+
+def _rule(values: dict[str, tuple[str, str]], section: str, name: str, source: str) -> Rule:
+    if not re.fullmatch(r"[A-Za-z0-9_]{1,64}", name):
+        raise ConfigError(f"{source}: section [{section}]: a rule's name has letters, digits and _, up to 64")
+    rule = _fill(Rule, values, section, name=name)
+    if rule.max_wait_ms is None:
+        raise ConfigError(f"{source}: section [{section}]: key 'max_wait_ms' is missing; "
+                          f"allowed: milliseconds, auto, off")
+    return rule
 
 
 def build(sections: dict[str, dict[str, tuple[str, str]]], source: str) -> Config:
     """A ``Config`` from ``{section: {key: (text, where)}}``."""
     parts: dict[str, object] = {}
     backends: dict[str, dict[str, Backend]] = {p: {} for p in PROTOCOLS}
+    rules: list[Rule] = []
     for section, values in sections.items():
         protocol, dot, name = section.partition(".")
+        if dot and protocol == "rule":
+            rules.append(_rule(values, section, name, source))
+            continue
         if dot and protocol in PROTOCOLS:
             if not re.fullmatch(r"[A-Za-z0-9_]+", name):
                 raise ConfigError(f"{source}: section [{section}]: a backend's name has letters, digits and _")
@@ -329,7 +413,7 @@ def build(sections: dict[str, dict[str, tuple[str, str]]], source: str) -> Confi
             backends[protocol][name] = backend
         elif section not in _SECTIONS:
             raise ConfigError(f"{source}: unknown section [{section}]; allowed: {', '.join(_SECTIONS)}, "
-                              f"postgres.NAME, mariadb.NAME")
+                              f"postgres.NAME, mariadb.NAME, rule.NAME")
     for section, cls in _SECTIONS.items():
         if section in sections:
             extra = {"backends": backends[section]} if section in PROTOCOLS else {}
@@ -349,7 +433,10 @@ def build(sections: dict[str, dict[str, tuple[str, str]]], source: str) -> Confi
         if protocol.default not in protocol.backends:
             raise ConfigError(f"{source}: section [{name}]: key 'default': there is no section "
                               f"[{name}.{protocol.default}]")
-    config = Config(source=source, **parts)
+    if len(rules) > MAX_RULES:
+        raise ConfigError(f"{source}: section [rule.{rules[MAX_RULES].name}]: there are {len(rules)} rules; "
+                          f"allowed: {MAX_RULES}")
+    config = Config(source=source, rules=tuple(rules), **parts)
     if not config.protocols():
         raise ConfigError(f"{source}: neither [postgres] nor [mariadb] is configured")
     return config

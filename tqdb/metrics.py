@@ -30,6 +30,7 @@ from tqdb._core import (
 from tqdb.log import Recent
 from tqdb.loop import TURN_BOUNDS
 from tqdb.policy import PURPOSES
+from tqdb.rules import COLUMNS as RULE_COLUMNS
 
 DIALECTS = ("postgres", "mariadb")
 WRITES = ("insert", "update", "delete", "replace")
@@ -38,6 +39,8 @@ HISTORY_SECONDS = 180       # of the dashboard's charts
 TOP_SOURCES = 20
 SLICE = 64                  # places rendered in one step of a scrape
 REFUSALS = ("connect", "too_many", "timeout", "protocol", "unsupported", "tls", "shutdown")
+PROC = "/proc/self"
+COUNT_SECONDS = 10          # between two counts of open descriptors where the kernel does not keep their number
 EVENTS = 20                 # last warnings that are shown
 
 # What is counted by file and line is rendered by the core; these are its headers.
@@ -80,6 +83,16 @@ def _gauge(name: str, doc: str, labels: list[str], values: dict) -> GaugeMetricF
     for key, value in values.items():
         family.add_metric(list(key) if isinstance(key, tuple) else [key], value)
     return family
+
+
+def _memory() -> tuple[int, int] | None:
+    """Bytes of virtual and of resident memory; None where that cannot be read."""
+    try:
+        with open(f"{PROC}/statm", "rb") as f:
+            virtual, resident = (int(pages) * resource.getpagesize() for pages in f.read().split()[:2])
+    except (OSError, ValueError):
+        return None
+    return virtual, resident
 
 
 class _One:
@@ -133,6 +146,8 @@ class Metrics(Collector):
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
         self.started = time.time()
+        self.descriptors: int | None = None     # as counted last, …
+        self.counted = 0.0                      # … and when
         self.samples: deque[Sample] = deque(maxlen=WINDOW_SECONDS + 2)
         self.history: deque[tuple] = deque(maxlen=HISTORY_SECONDS)
         self._take_sample()
@@ -238,6 +253,8 @@ class Metrics(Collector):
                        dict(zip(DIALECTS, totals["protocol_errors"], strict=True)))
         yield _counter("tqdbproxy_label_sets_dropped", "Statements counted under file and line 'other' because "
                        "max_label_sets was reached", [], {(): stats.label_sets_dropped})
+        yield _counter("tqdbproxy_rule_hits", "Writes about which a rule of the configuration has decided", ["rule"],
+                       self.server.engine.rule_hits())
         loop = self.server.loop
         turns = HistogramMetricFamily("tqdbproxy_loop_turn_seconds", "One turn of the loop without its sleep")
         turns.add_metric([], _buckets(TURN_BOUNDS, loop.turns), loop.turn_seconds)
@@ -255,21 +272,38 @@ class Metrics(Collector):
         yield from self._process()
 
     def _process(self):
-        """As the library's ProcessCollector, which lists every open descriptor: with thousands of them too long."""
-        with open("/proc/self/statm", "rb") as f:
-            virtual, resident = (int(pages) * resource.getpagesize() for pages in f.read().split()[:2])
+        """As the library's ProcessCollector, which lists every open descriptor: with thousands of them too long.
+
+        What cannot be read is left out: a root of its own may have no /proc.
+        """
+        memory = _memory()
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        yield GaugeMetricFamily("process_virtual_memory_bytes", "Virtual memory size in bytes.", value=virtual)
-        yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory size in bytes.", value=resident)
+        if memory is not None:
+            yield GaugeMetricFamily("process_virtual_memory_bytes", "Virtual memory size in bytes.", value=memory[0])
+            yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory size in bytes.", value=memory[1])
         yield GaugeMetricFamily("process_start_time_seconds", "Start time of the process since unix epoch in seconds.",
                                 value=self.started)
         yield CounterMetricFamily("process_cpu_seconds", "Total user and system CPU time spent in seconds.",
                                   value=usage.ru_utime + usage.ru_stime)
         yield GaugeMetricFamily("process_max_fds", "Maximum number of open file descriptors.",
                                 value=resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        opened = os.stat("/proc/self/fd").st_size       # their number, since Linux 6.2
-        if opened:
+        opened = self._open_descriptors()
+        if opened is not None:
             yield GaugeMetricFamily("process_open_fds", "Number of open file descriptors.", value=opened)
+
+    def _open_descriptors(self) -> int | None:
+        """How many are open; counting them one by one, as kernels before 6.2 ask for, is not done at each scrape."""
+        try:
+            kept = os.stat(f"{PROC}/fd").st_size        # their number, since Linux 6.2; 0 before
+            if kept:
+                return kept
+            now = time.monotonic()
+            if self.descriptors is None or now - self.counted >= COUNT_SECONDS:
+                self.descriptors = len(os.listdir(f"{PROC}/fd")) - 1        # but for that of the list itself
+                self.counted = now
+            return self.descriptors
+        except OSError:
+            return None
 
     # --- what the HTTP server asks ----------------------------------------------------------------
 
@@ -358,6 +392,8 @@ class Metrics(Collector):
                          for b in self.server.backends.values() for s in b.servers],
             "sources": [dict(zip(("file", "line", "writes", "batched"), s, strict=True))
                         for s in stats.top_sources(TOP_SOURCES)],
+            "rules": [{**dict(zip(RULE_COLUMNS, row, strict=True)), "hits": int(row[-1])}
+                      for row in self.server.rules_shown()],
             "history": [{"age": round(now - at, 1), "writes": w, "operations": o, "p50_ms": p50, "p99_ms": p99}
                         for at, w, o, p50, p99 in self.history],
             "events": [{**r, "age": round(now - r["time"], 1)} for r in list(self.recent.records)[-EVENTS:]],

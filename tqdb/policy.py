@@ -1,25 +1,22 @@
-"""What the core asks off the hot path: what a shape means, what a table is, and the proxy's own status.
+"""What the core asks off the hot path: what a shape means, what a table is, what texts say of batching.
 
 Every text of a client's goes through ``bounded``. Hooks about shapes answer ``NotImplemented`` where they mean: not
 looked at just now, do not keep that; the others have an answer of their own for a text that is too long.
 """
 
 import re
-import time
 from functools import lru_cache
 from logging import ERROR, INFO
 
-from tqdb import __version__, analysis
+from tqdb import analysis, rules, status
 from tqdb.analysis import DIALECTS
 from tqdb.bounded import BURST_SECONDS, SHARE, Budget, Purpose, bounded
 from tqdb.catalog import Ask, Facts, mariadb, postgres
-from tqdb.catalog.postgres_probe import quote
 from tqdb.log import event
 
 _CATALOG = (postgres, mariadb)
 MAX_STARTUP_BYTES = 10_000      # of PostgreSQL's start-up packet: the core takes no longer one
 MAX_FACTS_BYTES = 65536         # of the catalogue's answer: column defaults, triggers
-STATUS_SECONDS = 0.05
 MAX_NAME = 128                  # characters of a table's name that the log shows
 
 _parsers = Budget(BURST_SECONDS, SHARE)
@@ -29,15 +26,13 @@ _PIECES = Purpose("pieces", budget=_parsers)
 _FACTS = Purpose("facts", MAX_FACTS_BYTES, _parsers)
 _WAITS = Purpose("session_wait")
 _STARTUPS = Purpose("startup_wait", MAX_STARTUP_BYTES)
-_STATUSES = Purpose("status")
 _KILLS = Purpose("killed_query")
 _ROW_COUNTS = Purpose("row_count")
-PURPOSES = (_SHAPES, _STATEMENTS, _PIECES, _FACTS, _WAITS, _STARTUPS, _STATUSES, _KILLS, _ROW_COUNTS)
+PURPOSES = (_SHAPES, _STATEMENTS, _PIECES, _FACTS, _WAITS, _STARTUPS, _KILLS, _ROW_COUNTS,
+            rules.PURPOSE, status.PURPOSE)
 
 # Blanks and comments before a statement. What repeats is possessive in every pattern here: linear in any text.
 _BEFORE = r"\A(?:\s++|/\*(?:[^*]++|\*(?!/))*+\*/)*+"
-_SHOW = re.compile(_BEFORE + r"show\s++tqdb\s++status\s*+;?\s*+\Z", re.IGNORECASE)
-_SELECT = re.compile(_BEFORE + r"select\b", re.IGNORECASE)
 
 
 def analyze(dialect: int, prefix: bytes, values: bytes, suffix: bytes):
@@ -68,8 +63,8 @@ def probe_sql(dialect: int, verdict) -> bytes:
 
 
 def judge(dialect: int, verdict, rows: list[list[bytes | None]] | None, state: object = None
-          ) -> tuple[bool, str, bool, int, int, float, frozenset[str]] | tuple[bytes, object]:
-    """``(ok, reason, multi_row, id_step, byte_limit, wait_limit, settings)`` from the answer to the last question.
+          ) -> tuple[bool, str, bool, int, int, float, frozenset[str], str | None] | tuple[bytes, object]:
+    """``(ok, reason, multi_row, id_step, byte_limit, wait_limit, settings, schema)`` from the last question's answer.
 
     Or ``(sql, state)``: the next question, and the ``state`` to be given with its answer. No answer means: relay.
     ``NotImplemented``: not now.
@@ -90,7 +85,7 @@ def judge(dialect: int, verdict, rows: list[list[bytes | None]] | None, state: o
         name = f"{verdict.schema}.{verdict.table}" if verdict.schema else verdict.table
         _explain(DIALECTS[dialect], name[:MAX_NAME], facts.why)
     return (facts.ok, facts.reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit,
-            facts.settings)
+            facts.settings, facts.schema)
 
 
 def _judge(dialect: int, verdict, rows: list[list[bytes | None]], state: object) -> Facts | Ask:
@@ -116,12 +111,12 @@ _MY_SET = re.compile(
 
 
 def wait_value(text: str) -> float | str:
-    """Milliseconds from a setting's text: -1.0 for no batching, -2.0 for ``auto``, or ``unreadable``."""
+    """Milliseconds from a setting's text: -1.0 no batching, -2.0 ``auto``, -3.0 nothing said; or ``unreadable``."""
     text = text.strip().strip("'\"").strip().lower()
     if text == "auto":
         return -2.0
     if text in ("", "null", "default"):
-        return -1.0
+        return -3.0
     if len(text) > MAX_WAIT_TEXT or not _WAIT.match(text):
         return "unreadable"
     return float(text) if float(text) > 0 else -1.0
@@ -245,82 +240,3 @@ def _row_count_sql(sql: bytes, rows: int) -> bytes | None:
 def _explain(dialect: str, name: str, why: str) -> None:
     """Says once per table and reason why its writes go alone."""
     event(INFO, "goes_alone", f"{dialect}: writes to {name} go alone: {why}", protocol=dialect, table=name, why=why)
-
-
-class Status:
-    """Answers ``SHOW TQDB STATUS`` and its like; the figures of all sessions may be ``STATUS_SECONDS`` old."""
-
-    def __init__(self, engine, started: float):
-        self.engine = engine
-        self.started = started
-        self.read = 0.0
-        self.totals: tuple[tuple[str, str], ...] = ()
-
-    def sql(self, dialect: int, sql: bytes, session) -> bytes | None:
-        """The statement that makes the backend answer a status query of ``session``; None if ``sql`` is none.
-
-        The backend forms the answer, so that it is right in every protocol, format and transaction state.
-        """
-        wanted = bounded(_STATUSES, len(sql), _status_wanted, dialect, sql)
-        if wanted is NotImplemented or wanted is None:
-            return None
-        answer = _status_answer(dialect, wanted, self._rows(session))
-        return answer if wanted == "show" else answer + sql
-
-    def variables(self, sql: bytes, session) -> tuple[bytes, bytes] | None:
-        """For a status query that MariaDB prepares: a SET of the figures, and the SELECT that shows what was set last.
-
-        None if ``sql`` is no such query.
-        """
-        if bounded(_STATUSES, len(sql), _status_wanted, DIALECTS.index("mariadb"), sql) != "show":
-            return None
-        rows = self._rows(session)
-        # one character set for all, whatever the connection's is
-        values = ", ".join(f"@tqdb_status_{i} = CONVERT({mariadb.text(value)} USING utf8mb4)"
-                           for i, (_, value) in enumerate(rows))
-        selects = [f"SELECT {mariadb.text(name)} AS variable_name, CAST(@tqdb_status_{i} AS CHAR(255)) AS value"
-                   for i, (name, _) in enumerate(rows)]
-        return f"SET {values}".encode(), " UNION ALL ".join(selects).encode()
-
-    def _rows(self, session) -> tuple[tuple[str, str], ...]:
-        now = time.monotonic()
-        if now - self.read > STATUS_SECONDS or not self.totals:
-            self.read = now
-            totals = self.engine.stats.totals()
-            batched = sum(totals["batched"].values())
-            operations = sum(totals["backend_writes"].values())
-            writes = batched + sum(totals["individual"].values())
-            self.totals = (
-                ("Version", __version__),
-                ("Uptime_seconds", str(int(now - self.started))),
-                ("Batches_total", str(self.engine.stats.batches)),
-                ("Batched_writes_total", str(batched)),
-                ("Aggregation_factor", f"{writes / operations:.2f}" if operations else "0.00"))
-        return (
-            ("Shard", session.backend),
-            ("Backend", session.route.role if session.server is not None and session.route is not None else "none"),
-            ("Last_batch_size", str(session.last_batch_size)),
-            ("Last_batch_reason", session.last_reason),
-            *self.totals)
-
-
-@lru_cache(maxsize=100)
-def _status_answer(dialect: int, wanted: str, rows: tuple[tuple[str, str], ...]) -> bytes:
-    """The SELECT that gives ``rows``, or for ``select`` what makes them a table of the statement behind it."""
-    if DIALECTS[dialect] == "mariadb":
-        selects = [f"SELECT {mariadb.text(n)} AS variable_name, {mariadb.text(v)} AS value" for n, v in rows]
-        return " UNION ALL ".join(selects).encode()
-    values = ",".join(f"({quote(n)}::text,{quote(v)}::text)" for n, v in rows)
-    if wanted == "show":
-        return f"SELECT * FROM (VALUES {values}) AS tqdb_status(variable_name, value)".encode()
-    return f"WITH pg_tqdb_status(variable_name, value) AS (VALUES {values}) ".encode()
-
-
-def _status_wanted(dialect: int, sql: bytes) -> str | None:
-    """``show``, ``select``, or None: ``sql`` does not ask for the status."""
-    text = sql.decode("utf-8", "replace")
-    if _SHOW.match(text):
-        return "show"
-    if DIALECTS[dialect] == "postgres" and _SELECT.match(text) and "pg_tqdb_status" in text.lower():
-        return "select"
-    return None

@@ -1,12 +1,12 @@
 """The configuration's keys as a commented file (``tqdb config``) and as the tables of docs/configuration.md."""
 
-from tqdb.config import Backend, Limits, Metrics, Protocol, WriteBatch, options
+from tqdb.config import Backend, Limits, Metrics, Protocol, Rule, WriteBatch, options
 
 PORTS = {"postgres": {"own": "5433", "server": "5432", "socket": ".s.PGSQL.5433"},
          "mariadb": {"own": "3307", "server": "3306", "socket": "mariadb.sock"}}
 SECTIONS = (("metrics", Metrics), ("writebatch", WriteBatch),
             ("postgres", Protocol), ("postgres.main", Backend), ("mariadb", Protocol), ("mariadb.main", Backend),
-            ("limits", Limits))
+            ("rule.events", Rule), ("limits", Limits))
 COLUMN = 40     # at which the comments of the file stand
 
 
@@ -28,10 +28,11 @@ def ini() -> str:
     lines = ["; tqdb: every key with its default, or an example where there is none. Take out the protocol that you do",
              "; not use. Each key can also be given in the environment as TQDB_<SECTION>_<KEY>, dots as underscores."]
     for section, cls in SECTIONS:
-        lines += ["", f"[{section}]"]
+        example_only = cls is Rule
+        lines += ["", f"{'; ' * example_only}[{section}]"]
         for key, option in options(cls).items():
             example = _example(section, option)
-            off = example.startswith("; ")
+            off = example_only or example.startswith("; ")
             line = f"{'; ' if off else ''}{key} = {example.removeprefix('; ')}"
             # a comment begins behind a space
             lines.append(f"{line:<{COLUMN - 1}} ; {option.metadata['doc']}")
@@ -44,7 +45,7 @@ def markdown() -> str:
     for section, cls in SECTIONS:
         if section.startswith("mariadb"):
             continue
-        name = section.replace("postgres", "PROTOCOL").replace("main", "NAME")
+        name = section.replace("postgres", "PROTOCOL").replace("main", "NAME").replace("events", "NAME")
         lines += [f"### [{name}]", "", "| key | default | allowed | |", "| --- | --- | --- | --- |"]
         for key, option in options(cls).items():
             default = "" if option.default is None else f"`{option.default}`"

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from logging import ERROR, INFO, WARNING
 from selectors import EVENT_READ
 
-from tqdb import policy, tls
+from tqdb import policy, rules, tls
 from tqdb._core import Engine, MyServer, MySession, PgServer, PgSession, Stats, Stream, TlsStream
 from tqdb.attempts import Attempt, Cancelling
 from tqdb.backends import tune
 from tqdb.catalog import sessions
-from tqdb.config import Address, Config, differences, read_file
+from tqdb.config import MAX_RULES, Address, Config, differences, read_file
 from tqdb.errors import ConfigError
 from tqdb.fleet import Fleet
 from tqdb.handover import Meetings, Taken
@@ -28,6 +28,7 @@ from tqdb.loop import Loop
 from tqdb.metrics import Metrics
 from tqdb.notify import Notifier
 from tqdb.servers import BackendState, Route
+from tqdb.status import View, Views
 
 ACCEPTS_PER_TURN = 16        # of each listener: a session and its way to the server cost 0.3 ms
 LINGER_SECONDS = 10         # how long a closing connection may take to read what is still for it
@@ -65,7 +66,7 @@ class Server:
     startup_wait = _hook(policy.startup_wait)
     killed_query = _hook(policy.killed_query)
     row_count_sql = _hook(policy.row_count_sql)
-    judge = _hook(policy.judge, (False, "table", False, 0, 0, 0.0, frozenset()))
+    judge = _hook(policy.judge, (False, "table", False, 0, 0, 0.0, frozenset(), None))
     probe_sql = staticmethod(policy.probe_sql)
 
     def __init__(self, config: Config, replace: bool = False, command: list[str] | None = None):
@@ -76,9 +77,10 @@ class Server:
         self.loop = Loop()
         self.started = time.monotonic()
         self.engine = Engine(self, Stats(config.writebatch.max_label_sets))
+        self.rules = rules.Rules(config)
         self.questions = sessions.Questions()
         self.session_sql = self.questions.first
-        self.status = policy.Status(self.engine, self.started)
+        self.views = Views(self.engine, self.started, {"rules": View(rules.COLUMNS, self.rules_shown, MAX_RULES)})
         self._configure_engine()
         self.loop.deadline = self.engine.next_deadline
         self.loop.tick = self.engine.tick
@@ -109,6 +111,9 @@ class Server:
         self.engine.max_batch_bytes = batch.max_batch_bytes
         self.engine.max_wait_ms = batch.max_wait_ms_limit
         self.engine.max_message_bytes = limits.max_message_bytes
+        self.engine.set_rules(self.rules.for_core(), self.rules.observed)
+        for name, why in rules.unreachable(self.config).items():
+            event(WARNING, "rule_unreachable", f"[rule.{name}] can never match: {why}", rule=name, why=why)
 
     def failed(self, place: str, error: Exception) -> None:
         """An exception that nobody foresaw was caught at ``place``: it is told and counted, and all goes on."""
@@ -275,14 +280,26 @@ class Server:
         else:
             self.connecting[session] = Cancelling(self.fleet, self.backends["postgres"], target, packet, session.abort)
 
+    def candidates(self, session) -> tuple[int, ...]:
+        return self.guarded("candidates", (), self.rules.candidates, session)
+
+    def first_rule(self, *args) -> int:
+        return self.guarded("first_rule", rules.NONE, self.rules.first, *args)
+
+    def rules_shown(self, session=None) -> tuple[tuple[str, ...], ...]:
+        """Rows of ``rules.COLUMNS``."""
+        hits = self.engine.rule_hits()
+        return tuple((rule.name, rules.conditions(rule), rule.max_wait_ms, rule.force, str(hits[rule.name]))
+                     for rule in self.rules.rules)
+
     def judge_session(self, *args):
         return self.guarded("judge_session", sessions.UNLIKE, self.questions.judge, *args)
 
     def status_variables(self, sql: bytes, session) -> tuple[bytes, bytes] | None:
-        return self.guarded("status_variables", None, self.status.variables, sql, session)
+        return self.guarded("status_variables", None, self.views.variables, sql, session)
 
     def status_sql(self, dialect: int, sql: bytes, session) -> bytes | None:
-        return self.guarded("status_sql", None, self.status.sql, dialect, sql, session)
+        return self.guarded("status_sql", None, self.views.sql, dialect, sql, session)
 
     def refused(self, session, kind: str, message: str) -> None:
         """The core, or this server, ends a session with an error of its own."""
@@ -524,11 +541,15 @@ class Server:
             kept.append("[writebatch] max_label_sets")
         self.config = new
         self.offers = offers
+        self.rules = rules.Rules(new)
         self._configure_engine()
         self.fleet.reconfigure(new, demands, changing)
         for key, values in differences(old, new).items():
             before, after = (f"{v:g}" if isinstance(v, float) else str(v) for v in values)
             event(INFO, "setting_changed", f"reload: {key}: {before} -> {after}", key=key, before=before, after=after)
+        if old.rules != new.rules:
+            event(INFO, "rules_changed", f"reload: {rules.changes(old.rules, new.rules)}",
+                  rules=[rule.name for rule in new.rules])
         event(INFO, "reloaded", f"reloaded {new.source}", file=new.source)
         if kept:
             event(WARNING, "restart_needed", "reload: these need a restart and stay as they are: " + ", ".join(kept),

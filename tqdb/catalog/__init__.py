@@ -23,7 +23,8 @@ class Facts:
     ``multi_row``: rows may be merged; ``wait_limit``: seconds that a write may be held, 0 for no limit of the
     session's own; ``id_step``: distance of consecutive insert ids, 0 without an auto-increment column;
     ``byte_limit``: what the server takes in one statement, 0 for no limit; ``why``: the same in words;
-    ``settings``: names, in lower case, of those that the write reads, which must be the same in all sessions.
+    ``settings``: names, in lower case, of those that the write reads, which must be the same in all sessions;
+    ``schema``: where PostgreSQL has found the table, None: not told.
     """
 
     ok: bool
@@ -34,3 +35,4 @@ class Facts:
     wait_limit: float = 0.0
     why: str = ""
     settings: frozenset[str] = frozenset()
+    schema: str | None = None

@@ -65,6 +65,7 @@ class Closure:
     tree_oids: set = field(default_factory=set)         # of functions whose stored expressions are to be asked for
     found: set = field(default_factory=set)             # names of relations and functions that there are
     asked: dict = field(default_factory=dict)           # -> access, or anything
+    schema: str | None = None                           # in which the statement's own table is
     refused: str = ""                                   # why what the statement names is not known
     question: tuple = ((), ())                          # relations and functions that are being asked about
 
@@ -356,13 +357,15 @@ def judge(verdict: Verdict, rows: list[list[str | None]], state: Closure | None 
     if answer["messages"] not in ("notice", "warning", "error", "info"):
         return Facts(False, "session_state", why="client_min_messages asks for debug messages")
     closure = state or _begin(verdict)[1]
+    if state is None:
+        closure.schema = answer.get("schema")
     try:
         if closure.refused:
             raise Unknown(closure.refused)
         closure.learn(answer)
         found = _ask(closure, verdict)
     except Unknown as e:
-        return Facts(False, "table", why=str(e))
+        return Facts(False, "table", why=str(e), schema=closure.schema)
     if isinstance(found, Ask):
         return found
-    return replace(found, wait_limit=float(answer["timeout"] or 0) / 2)
+    return replace(found, wait_limit=float(answer["timeout"] or 0) / 2, schema=closure.schema)

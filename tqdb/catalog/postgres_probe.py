@@ -209,6 +209,8 @@ SELECT pg_catalog.json_build_object(
   WHERE p.oid = ANY ((SELECT v FROM functions)::pg_catalog.oid[])){answers})"""
 
 _RELATION_ANSWERS = """,
+ 'schema', (SELECT s.nspname FROM found f JOIN pg_catalog.pg_class c ON c.oid = f.oid
+   JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace WHERE f.i = 0),
  'missing', (SELECT pg_catalog.json_agg(i) FROM found WHERE oid IS NULL),
  'relations', (SELECT pg_catalog.json_agg(x) FROM (SELECT relkind AS kind, relpersistence AS persistence,
    relrowsecurity AS security, relhasrules AS rules, relispartition AS partition, amname AS method,

@@ -68,8 +68,8 @@ _SECONDS = {None: 0.001, b"ms": 0.001, b"s": 1.0, b"min": 60.0, b"h": 3600.0, b"
 
 _FALSE = (b"false", b"0")
 Next = tuple[bytes, object]                     # what is asked next, and what it is to be judged with
-Judgement = tuple[bool, bytes, bytes, float]    # refused, digest, reading, idle_limit
-UNLIKE: Judgement = (True, b"", b"", 0.0)       # like no other
+Judgement = tuple[bool, bytes, bytes, float, tuple[str, ...]]    # refused, digest, reading, idle_limit, schemas
+UNLIKE: Judgement = (True, b"", b"", 0.0, ())       # like no other
 
 
 class Questions:
@@ -97,11 +97,11 @@ class Questions:
         return sql.encode(), None
 
     def judge(self, dialect: int, rows: list[list[bytes | None]] | None, state: object) -> Judgement | Next:
-        """``(refused, digest, reading, idle_limit)`` from the answer, or the next question and its state.
+        """``(refused, digest, reading, idle_limit, schemas)`` from the answer, or the next question and its state.
 
         ``refused``: like no other, and without an answer that is understood nothing else is known. ``digest`` is of
         everything, ``reading`` leaves out custom settings: nothing of theirs is in a prepared statement.
-        ``idle_limit``: seconds, 0 for none.
+        ``idle_limit``: seconds, 0 for none. ``schemas``: PostgreSQL's resolved search path, but for its own schemas.
         """
         if DIALECTS[dialect] == "postgres":
             return _judge_temporary(rows, state) if state is not None else _judge_postgres(rows)
@@ -132,7 +132,8 @@ def _judge_mariadb(rows) -> Judgement:
     _, alone, idle, *values = rows[0]
     digest = _digest(values)
     refused = alone not in _FALSE   # or names in a character set unlike ASCII
-    return refused, digest, digest, float(idle) if idle is not None and idle.isdigit() else 0.0
+    return refused, digest, digest, (
+        float(idle) if idle is not None and idle.isdigit() else 0.0), ()
 
 
 def _judge_postgres(rows) -> Judgement | Next:
@@ -152,8 +153,20 @@ def _judge_postgres(rows) -> Judgement | Next:
     refused = not _CATALOG_FIRST(schemas)
     idle = _DURATION(settings.get(b"idle_session_timeout") or b"")
     found = (refused, _digest([read], own[_POSTGRES_SCHEMAS + 1:]), read,
-             int(idle[1]) * _SECONDS[idle[2]] if idle else 0.0)
+             int(idle[1]) * _SECONDS[idle[2]] if idle else 0.0, _users_schemas(schemas))
     return (_POSTGRES_TEMP, found) if _HAS_TEMPORARY(schemas) and not refused else found
+
+
+_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
+_ELEMENT = re.compile(rb'"((?:[^"\\]++|\\.)*+)(?:"|\\?\Z)|([^{},"]++)', re.DOTALL)
+
+
+def _users_schemas(text: bytes) -> tuple[str, ...]:
+    """The names in an array's text, without pg_catalog and those for temporary objects."""
+    names = (_ESCAPED.sub(rb"\1", quoted) if quoted else plain
+             for quoted, plain in _ELEMENT.findall(text))
+    return tuple(name.decode("utf-8", "replace") for name in names
+                 if name != b"pg_catalog" and not name.startswith(b"pg_temp_"))
 
 
 def _judge_temporary(rows, found: Judgement) -> Judgement:

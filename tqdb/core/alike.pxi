@@ -95,16 +95,23 @@ cdef class Comparing(Counted):
         """What sessions have in common that were alike and have changed the same."""
         return self.history.login_key + self.history.alike.digest + self.history.changes
 
+    cdef Alike recall(self):
+        """What its server has said, of it or of one that was alike and changed the same; None: it is to be asked."""
+        cdef Alike alike = self.history.alike
+        self.proving = None
+        if alike is not None and self.history.changes:
+            self.proving = self.change_key()
+            alike = self.engine.alikes.get(self.proving)
+        if alike is None or self.engine.now >= alike.expires or alike.version != self.engine.names_version:
+            return None
+        return alike
+
     cdef int recognise(self) except -1:
         """Finds the session's class: A_HELD; A_WAIT: its server is asked; A_RELAY: it is like no other."""
         cdef Engine engine = self.engine
         cdef History history = self.history
-        cdef Alike alike = history.alike
-        self.proving = None
-        if alike is not None and history.changes:
-            self.proving = self.change_key()
-            alike = engine.alikes.get(self.proving)
-        if alike is None or engine.now >= alike.expires or alike.version != engine.names_version:
+        cdef Alike alike = self.recall()
+        if alike is None:
             self.asked_version = engine.names_version
             engine.ask_about_itself(self, engine.classes.family(history.login_key))
             return A_WAIT
@@ -127,7 +134,7 @@ cdef class Comparing(Counted):
         cdef Engine engine = self.engine
         cdef Alike alike = Alike.__new__(Alike)
         cdef Alike before = self.history.alike
-        alike.refused, alike.digest, alike.reading, alike.idle_limit = answer
+        alike.refused, alike.digest, alike.reading, alike.idle_limit, alike.schemas = answer
         alike.expires = engine.now + (ALIKE_SECONDS if answered else FACTS_RETRY_SECONDS)
         alike.version = self.asked_version
         if before is None or before.digest != alike.digest or alike.refused:
@@ -135,6 +142,7 @@ cdef class Comparing(Counted):
         if before is not None and before.reading != alike.reading and not self.history.changes:
             self.history.generation += 1        # by something that was not seen
         self.is_like(alike)
+        engine.classes.looks_in(self.history.login_key, alike.schemas)
         if self.proving is not None and answered:
             if len(engine.alikes) >= MAX_ALIKES:
                 engine.alikes.clear()

@@ -50,10 +50,13 @@ cdef class Asking(Gathering):
             answer = self.hooks.judge(member.dialect, group.shape.verdict, None, None)
         if len(answer) == 2:
             facts.question, facts.so_far = answer
-            if member.held.place == HP_GATHERED and member.cls is group.cls and member.server.may_lead():
+            if member.held is not None and member.held.place == HP_GATHERED and member.cls is group.cls and (
+                    member.server.may_lead()):
                 return self.send_question(member, facts)
             return self.asking_ended(member)
-        ok, reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit, settings = answer
+        ok, reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit, settings, schema = answer
+        if schema is not None:
+            facts.schema = schema
         facts.state = T_OPEN if ok else T_REFUSED
         facts.reason = REASONS.index(reason)
         facts.question = facts.so_far = None
@@ -98,7 +101,12 @@ cdef class Asking(Gathering):
         member.so_far = None
         if len(answer) == 2:
             sql, member.so_far = answer
-            return member.server.ask(sql)
+            if not member.server.queue.size:
+                return member.server.ask(sql)
+            # what its client has sent behind the first question may be the half of something
+            member.so_far = None
+            answer = self.hooks.judge_session(member.dialect, None, None)
+            rows = None
         member.told_of_itself(answer, bool(rows))
         return self.asking_ended(member)
 

@@ -1,6 +1,9 @@
 # Which sessions are alike: classes of sessions, interned by what distinguishes their behaviour, and what is known of
 # tables as they see them.
 
+cdef enum:
+    MAX_LOGINS = 1000               # kinds of logins of which it is kept where tables are looked for
+
 cdef enum FactsState:
     T_UNKNOWN = 0       # the catalogue has not been asked
     T_OPEN              # writes may be batched
@@ -25,6 +28,7 @@ cdef class TableFacts:
     cdef double wait_limit          # seconds that a write of these sessions may be held at most
     cdef int id_step                # distance of consecutive insert ids, 0 without an auto-increment column
     cdef Py_ssize_t byte_limit      # what the server takes in one statement, 0: no limit of its own
+    cdef str schema                 # where an unqualified table was found; None: not known
 
     def __init__(self):
         self.waiting = []
@@ -76,18 +80,26 @@ cdef class ClassRegistry:
     cdef object idle
     cdef int idle_limit
     cdef object families            # what was fixed at login -> Family
+    cdef dict schemas               # … -> where who was asked last looks for unqualified tables
 
     def __init__(self, int idle_limit=256):
         self.live = {}
         self.idle = OrderedDict()
         self.idle_limit = idle_limit
         self.families = WeakValueDictionary()
+        self.schemas = {}
 
     cdef Family family(self, bytes login_key):
         cdef Family family = self.families.get(login_key)
         if family is None:
             family = self.families[login_key] = Family()
         return family
+
+    cdef int looks_in(self, bytes login_key, tuple schemas) except -1:
+        if len(self.schemas) >= MAX_LOGINS and login_key not in self.schemas:
+            self.schemas.clear()
+        self.schemas[login_key] = schemas
+        return 0
 
     cdef SessionClass enter(self, bytes key, Family family, int version):
         cdef SessionClass cls = self.live.get(key)

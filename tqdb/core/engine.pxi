@@ -19,10 +19,11 @@ cdef class Engine(Departing):
     ``row_count_sql(sql, rows)`` -> the statement with ROW_COUNT() replaced, or None;
     ``probe_sql(dialect, verdict)`` -> the first question for the catalogue;
     ``judge(dialect, verdict, rows, state)`` -> ``(ok, reason_name, multi_row, id_step, byte_limit, wait_limit,
-    settings)``, or the next question and what is to be given with its rows, ``(sql, state)``; ``state`` is None with
-    the first; NotImplemented: not just now, as if the catalogue had not answered;
+    settings, schema)``, or the next question and what is to be given with its rows, ``(sql, state)``; ``state`` is None
+    with the first; NotImplemented: not just now, as if the catalogue had not answered;
     ``session_sql(dialect, settings, version)`` -> the question what a session is like, ``(sql, state)``;
-    ``judge_session(dialect, rows, state)`` -> ``(refused, digest, reading, idle_limit)``, or the next question;
+    ``judge_session(dialect, rows, state)`` -> ``(refused, digest, reading, idle_limit, schemas)``, or ``(sql, state)``;
+    ``candidates(session)``, ``first_rule(numbers, shape, schemas)``: see ``Rulebook``;
     ``status_sql(dialect, sql, session)`` -> the statement that answers a status query;
     ``status_variables(sql, session)`` -> for one that MariaDB prepares: what sets its figures, and what shows them;
     ``connect(session)``, ``cancel(session, packet, key)``, ``session_closed(session)``, ``server_closed(server)``;

@@ -16,6 +16,9 @@ cdef class Gathering(Turn):
     """The engine, as far as it files. See ``Engine``."""
     cdef readonly ClassRegistry classes
     cdef readonly Shapes shapes
+    cdef Rulebook rules
+    cdef bint ruled                     # rules, or observation, may decide about writes
+    cdef bint[2] observed               # by dialect: nothing is batched
     cdef bint settling
     cdef list ripe                      # groups that could leave now
     cdef list departures                # batches to be sent
@@ -45,6 +48,7 @@ cdef class Gathering(Turn):
         self.stats = stats if stats is not None else Stats()
         self.classes = ClassRegistry()
         self.shapes = Shapes(hooks)
+        self.rules = Rulebook(hooks)
         self.dirty = []
         self.resumed = []
         self.later = []
@@ -62,6 +66,20 @@ cdef class Gathering(Turn):
         self.max_batch_bytes = max_batch_bytes
         self.max_wait_ms = max_wait_ms
         self.max_message_bytes = max_message_bytes
+
+    # --- rules ------------------------------------------------------------------------------------
+
+    def set_rules(self, rules, observed=()):
+        """``rules``: see ``Rulebook.put``; ``observed``: the dialects in which nothing is to be batched."""
+        cdef int d
+        self.rules.put(list(rules))
+        for d in range(2):
+            self.observed[d] = d in observed
+        self.ruled = bool(self.rules.rules) or bool(observed)
+
+    def rule_hits(self):
+        """``{name: writes}`` about which rules have decided, in the rules' order."""
+        return {(<Ruling>ruling).name: (<Ruling>ruling).hits for ruling, _ in self.rules.rules}
 
     # --- groups -----------------------------------------------------------------------------------
 

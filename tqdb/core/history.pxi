@@ -37,6 +37,7 @@ cdef class Alike:
     cdef bytes reading              # … of what a statement's text is read by: all but custom settings
     cdef bint refused               # it is like no other: its writes go alone
     cdef double idle_limit          # seconds after which the server ends it for silence, 0: never
+    cdef tuple schemas              # where an unqualified table is looked for, in order
     cdef double expires             # when it is to be asked again
     cdef int version                # of the engine's setting names when it was asked
 
@@ -64,8 +65,12 @@ cdef class History:
 
     def __init__(self):
         self.login_key = self.changes = b""
-        self.wait = self.startup_wait = WAIT_NONE
+        self.wait = self.startup_wait = WAIT_UNSAID
         self.open_wait = NEVER
+
+    cdef inline double said_wait(self) noexcept:
+        """For how long its writes without a hint may wait, as far as its settings say."""
+        return WAIT_NONE if self.wait == WAIT_UNSAID else self.wait
 
     cdef inline bint comparable(self) noexcept:
         return not (self.tainted or self.temp or self.locks or self.uses_currval)
@@ -139,6 +144,12 @@ cdef class Prepared:
     """A prepared statement, which the server has read by the settings of that moment: literals, names, types."""
     cdef int generation             # of the session's history when it was prepared, -1: not known
     cdef bytes reading              # see ``Alike``, of that moment; None: the server has not said
+    cdef bytes text                 # the statement proper, None if it cannot be batched
+    cdef int qtype
+    cdef int flags                  # of its scan
+    cdef bint hinted
+    cdef double wait_ms
+    cdef Shape subject              # what it is to rules, None: not looked at
 
     cdef inline int begun(self, History history) except -1:
         """It goes to the server."""

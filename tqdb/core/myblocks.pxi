@@ -17,6 +17,12 @@ cdef class MyBlocks(MyBehind):
             return self.capabilities & CLIENT_MULTI_STATEMENTS != 0
         return self.multi_said == OPTION_MULTI_STATEMENTS_ON
 
+    cdef bint escapes(self) noexcept:
+        return self.backslash()
+
+    cdef tuple schemas(self, Shape shape):
+        return (self.within,) if self.within else None
+
     cdef int option_set(self, bytes said) except -1:
         """COM_SET_OPTION is answered well; ``said``: what stands behind the command, as far as it was seen."""
         self.multi_said = said[0] if len(said) == 2 and said[1] == 0 else -2
@@ -66,7 +72,7 @@ cdef class MyBlocks(MyBehind):
             total += size
             if not s.closing & BK_GIVEN:
                 return 0
-        if s.flags & (F_UNSURE | F_ROW_COUNT | CHANGING) or not self.wants_batch(&s):
+        if s.flags & (F_UNSURE | F_ROW_COUNT | CHANGING) or not self.wants_batch(p + start, &s):
             return 0
         action = self.consider(p, total, start, end, &s)
         if action == A_WAIT:

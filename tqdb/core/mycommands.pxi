@@ -3,6 +3,7 @@
 cdef enum:
     MAX_PIPELINED = 256             # commands of one session under way
     MAX_MY_HELD = 200               # writes of one session in a batch
+    MAX_USE = 400                   # bytes of a USE
 
 # commands behind which the connection speaks another protocol
 MY_DUMPS = frozenset((COM_BINLOG_DUMP, COM_BINLOG_DUMP_GTID, COM_TABLE_DUMP))
@@ -27,11 +28,6 @@ cdef class MyReset:
 
 cdef class MyStatement(Prepared):
     """A prepared statement as its COM_STMT_PREPARE and the server's answer told it; the effect of that command."""
-    cdef bytes text                 # the statement proper, None if it cannot be batched
-    cdef int qtype
-    cdef int flags                  # of its scan
-    cdef bint hinted
-    cdef double wait_ms
     cdef Source source
     cdef bint unread                # it was too long: nothing is known of it
     cdef bytes status               # the question about the proxy, if it is one; None: it is not
@@ -43,9 +39,6 @@ cdef class MyStatement(Prepared):
     cdef bint long_data             # parameters were sent ahead
     cdef Shape shape                # of its executions …
     cdef Shape single               # … and of those whose parameters are no literals
-
-    cdef inline double wait(self, double session_wait) noexcept:
-        return self.wait_ms if self.hinted else session_wait
 
 
 cdef class MyCommands(MyBlocks):
@@ -422,6 +415,8 @@ cdef class MyCommands(MyBlocks):
             self.in_change_user = False
         if isinstance(effect, Change):
             self.apply(<Change>effect, failed, False)
+            if not failed and (<Change>effect).text is not None:
+                self.note_use((<Change>effect).text, (<Change>effect).flags)
             if command == COM_SET_OPTION and not failed:
                 self.option_set((<Change>effect).text[PyBytes_GET_SIZE(OPTION_SAID):])
         elif isinstance(effect, MyStatement):
@@ -434,6 +429,18 @@ cdef class MyCommands(MyBlocks):
         self.observe(self.engine.now, LK_ALONE)
         self.one_answered(self.in_transaction())
         return self.moved()
+
+    cdef int note_use(self, bytes text, int flags) except -1:
+        """A statement that changes the session is answered well: it may have been a USE."""
+        cdef bytes name
+        if text[:3].lower() == b"use" and not flags & F_MULTI:
+            name = text[3:MAX_USE].strip(b" \t\r\n;")
+            if name[:1] == b"`":
+                name = name[1:-1].replace(b"``", b"`")
+            self.now_within(name.decode("utf-8", "replace"))
+        elif flags & F_MULTI and b"use" in text[:MAX_CHARSET_TEXT].lower():
+            self.now_within("")
+        return 0
 
     cdef int was_reset(self, bytes user, bint failed) except -1:
         """COM_RESET_CONNECTION, or COM_CHANGE_USER with what it said. The server resets before it refuses a user."""

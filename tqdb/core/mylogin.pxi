@@ -185,6 +185,9 @@ cdef class MyLogin(Session):
             i = end - p + 1
         if self.capabilities & CLIENT_PLUGIN_AUTH and i < n:
             self.plugin = (p[i:n]).partition(b"\0")[0]
+            i += PyBytes_GET_SIZE(self.plugin) + 1
+        if self.capabilities & CLIENT_CONNECT_ATTRS and i < n:
+            self.application = my_attribute(p[i:n], b"program_name").decode("utf-8", "replace")
         return True
 
     # --- authentication -----------------------------------------------------------------------------
@@ -240,6 +243,7 @@ cdef class MyLogin(Session):
 
     cdef int login_done(self) except -1:
         self.state = MY_READY
+        self.now_within(self.database)
         self.make_login_key()
         return self.resume()
 
@@ -250,6 +254,7 @@ cdef class MyLogin(Session):
         database, _, rest = rest[1 + size:].partition(b"\0")
         self.user = user.decode("utf-8", "replace")
         self.database = database.decode("utf-8", "replace")
+        self.now_within(self.database)
         if len(rest) >= 2:
             self.collation = rest[0] | rest[1] << 8
         self.history.unsafe_at_login = self.collation & MY_COLLATION_BASE in MY_UNSAFE_COLLATIONS

@@ -11,16 +11,17 @@ cdef class MySession(MyCommands):
         cdef MyStatement statement = MyStatement.__new__(MyStatement)
         cdef bytes text
         scan_sql(<const uint8_t*>sql, n, MY, self.backslash(), &s)
-        if self.wants_batch(&s) and self.asks_first(s.qtype, s.flags):
+        statement.qtype = s.qtype
+        statement.flags = s.flags
+        statement.hinted = s.hinted
+        statement.wait_ms = s.wait_ms
+        if s.qtype <= QT_REPLACE and n <= MAX_STATEMENT_BYTES:
+            statement.text = sql[s.text_start:s.text_end]
+        if self.asks_first(statement):
             return self.wait_for(0)
         self.restore()
         self.set_source(&s)
-        statement.qtype = s.qtype
-        statement.hinted = s.hinted
-        statement.wait_ms = s.wait_ms
         statement.source = self.source
-        if s.qtype <= QT_REPLACE and n <= MAX_STATEMENT_BYTES:
-            statement.text = sql[s.text_start:s.text_end]
         statement.begun(self.history)
         self.last_prepared = statement
         if s.flags & F_STATUS:
@@ -62,13 +63,16 @@ cdef class MySession(MyCommands):
         cdef MyStatement statement
         cdef Py_ssize_t types_at            # offset of the byte that says whether types follow, 0: there is none
         cdef int action
+        cdef double wait = WAIT_NONE
         if n < MY_HEADER + min(length, 5):
             return NEED_MORE
         statement = self.statement_at(p, length)
         types_at = self.types_of(statement, length) if statement is not None else 0
         if types_at and n < min(MY_HEADER + length, types_at + 1 + 2 * statement.nparams):
             return NEED_MORE
-        if statement is None or statement.qtype > QT_REPLACE or statement.wait(self.history.wait) == WAIT_NONE:
+        if statement is not None and statement.qtype <= QT_REPLACE:
+            wait = self.wait_of(statement)
+        if wait == WAIT_NONE:
             if self.has_held():
                 return self.wait_for(WHEN_FREE)
             return self.relay_execute(COM_STMT_EXECUTE, statement, p, n, length)
@@ -78,7 +82,9 @@ cdef class MySession(MyCommands):
             if n < MY_HEADER + length:
                 return NEED_MORE
             action = self.consider_execute(
-                statement, p, length, types_at, self.has_types(statement, p, length, types_at))
+                statement, wait, p, length, types_at, self.has_types(statement, p, length, types_at))
+            if action != A_WAIT:
+                self.count_hits(1)
             if action == A_HELD:
                 return MY_HEADER + length
             if action == A_WAIT:
@@ -118,7 +124,9 @@ cdef class MySession(MyCommands):
             self.put_status(statement)
         self.count_new_alone(
             (R_IN_TRANSACTION if self.in_transaction() else R_NOT_BATCHABLE)
-            if self.qtype <= QT_REPLACE and statement.wait(self.history.wait) != WAIT_NONE else R_NO_HINT)
+            if self.qtype <= QT_REPLACE and self.wait_of(statement) != WAIT_NONE else R_NO_HINT)
+        if self.qtype <= QT_REPLACE:
+            self.count_hits(1)
         return self.send_execute(command, statement, p, n, length)
 
     cdef Py_ssize_t send_execute(self, int command, MyStatement statement, const char* p, Py_ssize_t n,
@@ -168,7 +176,7 @@ cdef class MySession(MyCommands):
         self.skip = MY_HEADER + length - here
         return here
 
-    cdef int consider_execute(self, MyStatement statement, const char* p, Py_ssize_t length,
+    cdef int consider_execute(self, MyStatement statement, double wait, const char* p, Py_ssize_t length,
                               Py_ssize_t types_at, bint types) except -1:
         """Decides about a hinted write of a prepared statement: returns an ``Action``."""
         cdef Py_ssize_t total = MY_HEADER + length
@@ -218,7 +226,7 @@ cdef class MySession(MyCommands):
             w.tuples_start = types_at + 1 + (2 * statement.nparams if types else 0)
         w.rows = 1
         w.flags = WF_SYNC | (WF_TYPES if types else 0)
-        action = self.gather(shape, 1, p, total, statement.wait(self.history.wait))
+        action = self.gather(shape, 1, p, total, wait)
         if action == A_HELD:
             if held.nwrites == 1:
                 self.held_types = False

@@ -30,6 +30,7 @@ cdef enum MyCapability:
     CLIENT_SECURE_CONNECTION = 32768
     CLIENT_MULTI_STATEMENTS = 65536
     CLIENT_PLUGIN_AUTH = 524288
+    CLIENT_CONNECT_ATTRS = 1048576
     CLIENT_PLUGIN_AUTH_LENENC = 2097152
     CLIENT_SESSION_TRACK = 8388608
     CLIENT_DEPRECATE_EOF = 16777216
@@ -110,6 +111,35 @@ cdef Py_ssize_t read_lenenc(const char* p, Py_ssize_t n, uint64_t* value) noexce
     for i in range(size):
         value[0] |= <uint64_t>u[1 + i] << (8 * i)
     return size + 1
+
+
+cdef bytes my_attribute(bytes said, bytes name):
+    """The value of a connection attribute: ``said`` is their length and pairs of strings with theirs; b"": none."""
+    cdef const char* p = PyBytes_AS_STRING(said)
+    cdef Py_ssize_t n = PyBytes_GET_SIZE(said)
+    cdef Py_ssize_t size
+    cdef Py_ssize_t i = 0
+    cdef uint64_t length = 0
+    cdef bytes key = None
+    cdef bytes part
+    i = read_lenenc(p, n, &length)
+    if i == 0:
+        return b""
+    n = min(n, i + <Py_ssize_t>min(length, <uint64_t>n))
+    while i < n:
+        size = read_lenenc(p + i, n - i, &length)
+        i += size
+        if size == 0 or length > <uint64_t>(n - i):
+            return b""
+        part = p[i:i + <Py_ssize_t>length]
+        i += <Py_ssize_t>length
+        if key is None:
+            key = part
+        elif key == name:
+            return part
+        else:
+            key = None
+    return b""
 
 
 cdef inline int write_lenenc(char* w, uint64_t v) noexcept nogil:

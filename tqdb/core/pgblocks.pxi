@@ -12,12 +12,12 @@ cdef class PgBlock:
     cdef Py_ssize_t max_bytes
     cdef bint backslash
 
-    def __init__(self, PgStatements statements):
+    def __init__(self, Session session, PgStatements statements):
         self.statements = statements
-        self.segment = PgSegment(statements)
+        self.segment = PgSegment(session, statements)
 
     cdef Py_ssize_t read(self, Engine engine, const char* p, Py_ssize_t n, bint backslash, Held held,
-                         PgStatement held_statement, double session_wait) except -1:
+                         PgStatement held_statement) except -1:
         """The size of what begins at p, its write described behind the held ones; 0: it is something else.
 
         ``held_statement``: what the held writes execute.
@@ -32,7 +32,7 @@ cdef class PgBlock:
         self.unnamed = None
         start = self.read_word(engine.stats, 0, False)
         opening = self.flags
-        if not start or not self.begin_write(engine, start, held, held_statement, session_wait) or (
+        if not start or not self.begin_write(engine, start, held, held_statement) or (
                 not self.segment.read_one(p + start, n - start, held, self.max_bytes)):
             return 0
         w = held.at(held.nwrites)
@@ -57,8 +57,7 @@ cdef class PgBlock:
         w.bind_end += start
         return total
 
-    cdef bint begin_write(self, Engine engine, Py_ssize_t at, Held held, PgStatement held_statement,
-                          double session_wait) except -1:
+    cdef bint begin_write(self, Engine engine, Py_ssize_t at, Held held, PgStatement held_statement) except -1:
         cdef Py_ssize_t total = self.message_at(at, FE_PARSE)
         cdef PgStatement statement = held_statement
         cdef Scan s
@@ -67,10 +66,10 @@ cdef class PgBlock:
                 statement = self.statements.read_parse(engine.stats, self.p + at, total, self.backslash, &s)
                 if statement is not None:
                     statement.epoch = engine.ddl_epoch
-            if statement is None or statement.name or not self.segment.wants(statement, session_wait) or (
+            if statement is None or statement.name or not self.segment.wants(statement) or (
                     statement.flags & CHANGING):
                 return False
-        self.segment.begin(statement if total else None, total, held.nwrites, session_wait)
+        self.segment.begin(statement if total else None, total, held.nwrites)
         return True
 
     cdef Py_ssize_t message_at(self, Py_ssize_t at, int kind) noexcept:

@@ -186,7 +186,9 @@ cdef class PgExtended(PgLogin):
         if not self.counted and not self.passing:
             self.count_new_alone(
                 (R_NOT_BATCHABLE if not self.in_transaction() else R_IN_TRANSACTION)
-                if self.qtype <= QT_REPLACE and statement.wait(self.history.wait) != WAIT_NONE else R_NO_HINT)
+                if self.qtype <= QT_REPLACE and self.wait_of(statement) != WAIT_NONE else R_NO_HINT)
+            if self.qtype <= QT_REPLACE:
+                self.count_hits(1)
         self.expected.sent(X_RELAY, FE_EXECUTE, XF_COPY if statement.flags & F_COPY else 0, statement.change)
         return self.relay_message(p, n, total)
 

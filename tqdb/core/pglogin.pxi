@@ -60,6 +60,30 @@ cdef class PgLogin(Session):
         server.queue.push(X_RELAY, FE_STARTUP)
         self.resume()
 
+    cdef bint escapes(self) noexcept:
+        return self.backslash
+
+    cdef tuple schemas(self, Shape shape):
+        """As its server has said, else a guess by which a rule would decide: it is asked before the write is held.
+
+        Otherwise it is asked, and what the client sends goes behind that.
+        """
+        cdef Alike alike = self.history.alike
+        cdef tuple guess
+        if alike is None or self.history.changes:
+            alike = self.recall()
+            if alike is not None:
+                self.is_like(alike)
+        if alike is not None:
+            return alike.schemas
+        if not self.may_ask():
+            return None
+        guess = self.engine.classes.schemas.get(self.history.login_key)
+        if guess is not None and self.engine.rules.ruling(self.scope, shape, guess).name is not None:
+            return guess
+        self.recognise()
+        return None
+
     cdef bint is_logged_in(self) noexcept:
         return self.state >= PG_READY
 
@@ -184,9 +208,10 @@ cdef class PgLogin(Session):
             return 0
         self.user = startup_value(params, b"user").decode("utf-8", "replace")
         self.database = startup_value(params, b"database").decode("utf-8", "replace") or self.user
+        self.within = self.database
         self.replication = startup_value(params, b"replication").lower() not in (b"", b"false", b"off", b"no", b"0")
         wait = self.engine.hooks.startup_wait(params)
-        self.history.wait = self.history.startup_wait = WAIT_NONE if wait is None else wait
+        self.history.wait = self.history.startup_wait = WAIT_UNSAID if wait is None else wait
         self.state = PG_CONNECTING
         self.engine.hooks.connect(self)
         return 0
@@ -275,6 +300,8 @@ cdef class PgLogin(Session):
         elif name == b"default_transaction_read_only":
             self.read_only_default = value == b"on"
         elif name == PG_NAME:
+            self.application = value.decode("utf-8", "replace")
+            self.scope_generation = -1
             return 0
         if self.state == PG_AUTH:
             self.login_params[name] = value

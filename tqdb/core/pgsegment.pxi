@@ -22,12 +22,13 @@ cdef class PgSegment:
     cdef int base                   # writes that were held when it began
     cdef bint flushed               # answers are wanted now, unless the Sync is here already
     cdef PgStatement statement
-    cdef double session_wait
+    cdef Session session
 
-    def __init__(self, PgStatements statements):
+    def __init__(self, Session session, PgStatements statements):
+        self.session = session
         self.statements = statements
 
-    cdef int begin(self, PgStatement statement, Py_ssize_t parsed, int base, double session_wait) except -1:
+    cdef int begin(self, PgStatement statement, Py_ssize_t parsed, int base) except -1:
         """``statement``: of a Parse message of ``parsed`` bytes at the front, already read; None: there is none."""
         self.statement = statement
         self.at = parsed
@@ -36,11 +37,10 @@ cdef class PgSegment:
         self.count = 0
         self.base = base
         self.flushed = False
-        self.session_wait = session_wait
         return 0
 
-    cdef inline bint wants(self, PgStatement statement, double session_wait) noexcept:
-        return statement is not None and statement.text is not None and statement.wait(session_wait) != WAIT_NONE
+    cdef inline bint wants(self, PgStatement statement) except -1:
+        return statement is not None and statement.text is not None and self.session.wait_of(statement) != WAIT_NONE
 
     cdef int read(self, const char* p, Py_ssize_t n, Held held, Py_ssize_t max_bytes, int max_writes) except -1:
         """Reads on; p[0] is the segment's first byte. Its writes are described behind the held ones.
@@ -152,7 +152,7 @@ cdef class PgSegment:
         else:
             statement = self.statements.find(name, at - name)
         if self.statement is None:
-            if not self.wants(statement, self.session_wait) or (
+            if not self.wants(statement) or (
                     statement.name and statement.known != self.statements.era):
                 return False
             self.statement = statement

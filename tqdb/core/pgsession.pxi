@@ -228,7 +228,7 @@ cdef class PgSession(PgExtended):
             total += size
             if not s.closing & BK_GIVEN:
                 return 0
-        if s.flags & F_UNSURE or not self.wants_batch(&s):
+        if s.flags & F_UNSURE or not self.wants_batch(p + start, &s):
             return 0
         action = self.consider(p, total, start, end, &s)
         if action == A_WAIT:
@@ -281,7 +281,7 @@ cdef class PgSession(PgExtended):
         cdef int held = self.held.nwrites if self.held is not None else 0
         cdef Py_ssize_t used
         if segment is None:
-            segment = self.segment = PgSegment(self.statements)
+            segment = self.segment = PgSegment(self, self.statements)
         if segment.at and segment.base != held:
             segment.at = 0                  # what was held when it began has left
         if not segment.at:
@@ -300,16 +300,15 @@ cdef class PgSession(PgExtended):
                             return used
                         if held:
                             return self.wait_for(WHEN_FREE)
-                        if statement is not None and statement.wait(self.history.wait) != WAIT_NONE and (
-                                self.asks_first(statement.qtype, statement.flags)):
+                        if statement is not None and self.asks_first(statement):
                             return self.wait_for(0)
                         return self.relay_parse(p, n, total, statement, &s)
                     self.note_change(statement, p + statement.sql_start, &s)
                 elif not self.gathers(statement):
                     return used if statement.opens and self.find_block(p, n, &used) else 0
-                segment.begin(statement, total, held, self.history.wait)
+                segment.begin(statement, total, held)
             else:
-                segment.begin(None, 0, held, self.history.wait)
+                segment.begin(None, 0, held)
         if self.held is None:
             self.held = Held(self)
         found = segment.read(p, n, self.held, self.engine.max_batch_bytes + 65536, self.max_held)
@@ -336,9 +335,8 @@ cdef class PgSession(PgExtended):
         if self.held is None:
             self.held = Held(self)
         if self.block is None:
-            self.block = PgBlock(self.statements)
-        total = self.block.read(
-            self.engine, p, n, self.backslash, self.held, self.held_statement, self.history.wait)
+            self.block = PgBlock(self, self.statements)
+        total = self.block.read(self.engine, p, n, self.backslash, self.held, self.held_statement)
         if not total:
             return False
         action = self.consider_segment(self.block.segment, p, total)
@@ -351,9 +349,9 @@ cdef class PgSession(PgExtended):
             self.statements.replace(self.block.unnamed, False)
         return True
 
-    cdef inline bint gathers(self, PgStatement statement) noexcept:
+    cdef inline bint gathers(self, PgStatement statement) except -1:
         return statement is not None and statement.text is not None and not statement.name and (
-            statement.wait(self.history.wait) != WAIT_NONE)
+            self.wait_of(statement) != WAIT_NONE)
 
     cdef int consider_segment(self, PgSegment segment, const char* p, Py_ssize_t n) except -1:
         """Decides about a whole segment: returns an ``Action``."""
@@ -362,6 +360,7 @@ cdef class PgSession(PgExtended):
         cdef Shape shape = None
         cdef int reason
         cdef int action = A_HELD
+        cdef double wait
         cdef bint parses = held.writes[held.nwrites].flags & WF_PARSE != 0
         if not held.nwrites:
             if not self.may_hold():
@@ -370,7 +369,8 @@ cdef class PgSession(PgExtended):
             return self.hold_back(WHEN_FREE)
         self.qtype = statement.qtype
         self.source = statement.source
-        reason = self.exclusion(statement.flags)
+        wait = self.wait_of(statement)
+        reason = R_NO_HINT if wait == WAIT_NONE else self.exclusion(statement.flags)
         if reason == R_COUNT and statement.name and statement.flags & F_RETURNING and (
                 statement.epoch != self.engine.ddl_epoch):
             # columns that come back may have changed, which the server takes for an error: it shall tell
@@ -385,7 +385,9 @@ cdef class PgSession(PgExtended):
         elif not parses and not held.nwrites:
             action = self.find_class_for(statement, segment.count)
         if reason == R_COUNT and action == A_HELD:
-            action = self.gather(shape, segment.count, p, n, statement.wait(self.history.wait))
+            action = self.gather(shape, segment.count, p, n, wait)
+        if action != A_WAIT:
+            self.count_hits(segment.count)
         if action == A_RELAY:
             self.counted = True
         elif action == A_HELD:

@@ -12,12 +12,7 @@ cdef class PgStatement(Prepared):
     cdef bytes message              # the Parse message; b"" if it is too long to be kept
     cdef Py_ssize_t sql_start       # offsets into it
     cdef Py_ssize_t sql_end
-    cdef bytes text                 # the statement proper, None if it cannot be batched
     cdef bytes oids                 # number and OIDs of parameter types, as in the message
-    cdef int qtype
-    cdef int flags                  # of its scan
-    cdef bint hinted
-    cdef double wait_ms
     cdef Source source
     cdef uint64_t epoch             # the engine's DDL epoch when the server last saw it
     cdef int opens                  # it is BEGIN: BlockFlag bits …
@@ -27,9 +22,6 @@ cdef class PgStatement(Prepared):
     cdef uint64_t known             # era of the session's statements in which the server said it is there; 0: not yet
     cdef Shape shape                # of its last executions …
     cdef bytes alike                # … and what made it that shape
-
-    cdef inline double wait(self, double session_wait) noexcept:
-        return self.wait_ms if self.hinted else session_wait
 
     cdef inline bint is_message(self, const char* p, Py_ssize_t total) noexcept:
         return PyBytes_GET_SIZE(self.message) == total and (

@@ -4,35 +4,28 @@ cdef enum:
     OVERSIZE_HEAD = 32768           # bytes of an oversize statement that are scanned
     WHEN_FREE = -1                  # ``wake_at``: not before held writes are answered, or ``out`` has become small
 
-cdef class Session(Comparing):
+cdef class Session(Ruled):
     """A client's session: what it may share with others, and the writes it may have waiting."""
-    cdef public str backend             # name of the backend section that serves it
     cdef public str address             # of the server it is connected to: a reload may change the backend's
     cdef public object route            # the cold side's: to which server, and by which address
-    cdef public bint read_only          # that server is known to take no writes
     cdef public bint leaving            # it is to end as soon as nothing of it is under way
     cdef public str peer
-    cdef public str user
-    cdef public str database
     cdef bytes last_words               # what its server connection said when it ended, not relayed yet
     cdef bint left                      # it has taken its leave: what it sends behind that is nobody's
     cdef int wake_at                    # while ``waiting``: number of expectations at which to go on, or WHEN_FREE
     cdef Py_ssize_t skip                # bytes of the current message still to be relayed
     cdef bint watching                  # an oversize statement streams by
     cdef int max_held                   # writes of one session in a batch
-    cdef Shape last_shape
 
     def __init__(self, Engine engine):
+        Ruled.__init__(self)
         self.engine = self.turn = engine
         self.history = History()
         self.source = engine.stats.none
         self.last_reason = ""
-        self.backend = self.address = self.peer = self.user = self.database = ""
+        self.backend = self.address = self.peer = ""
 
     # --- what each protocol gives -----------------------------------------------------------------
-
-    cdef bint in_transaction(self) noexcept:
-        return False
 
     cdef bint is_logged_in(self) noexcept:
         return False
@@ -40,14 +33,6 @@ cdef class Session(Comparing):
     cdef bint is_idle(self) noexcept:
         """Nothing under way and no transaction open: it may be closed without harm."""
         return False
-
-    cdef bint takes_writes(self) noexcept:
-        """Its server, as far as that is known, would do a write of this session."""
-        return not self.read_only
-
-    cdef bint comparable(self) noexcept:
-        """Protocol-level state (an open segment, autocommit) allows a batch."""
-        return True
 
     cdef int expect_held(self) except -1:
         """The held messages are about to be sent on the session's own connection: what is expected of them."""
@@ -100,13 +85,6 @@ cdef class Session(Comparing):
         if self.has_held():
             return CS_WAITING
         return CS_IDLE if self.is_idle() else CS_ACTIVE
-
-    cdef inline bint has_held(self) noexcept:
-        return self.held is not None and self.held.nwrites > 0
-
-    cdef inline bint busy(self) noexcept:
-        """Statements that it sent are not answered yet."""
-        return self.server is not None and self.server.queue.size > 0
 
     cdef bint want_read(self) except -1:
         if self.waiting and self.inbuf.size() >= BLOCKED_INPUT:
@@ -211,14 +189,6 @@ cdef class Session(Comparing):
 
     # --- a statement that might be batched ----------------------------------------------------------
 
-    cdef inline bint wants_batch(self, Scan* s) noexcept:
-        """Whether it is a write with a hint, its own or the session's."""
-        if s.qtype > QT_REPLACE:
-            return False
-        if s.wait_ms == WAIT_NONE and not s.hinted:
-            s.wait_ms = self.history.wait
-        return s.wait_ms != WAIT_NONE
-
     cdef inline int hold_back(self, int wake_at) noexcept:
         self.wake_at = wake_at
         return A_WAIT
@@ -235,16 +205,23 @@ cdef class Session(Comparing):
             self.held = Held(self)
         return True
 
-    cdef int consider(self, const char* msg, Py_ssize_t nmsg, Py_ssize_t sql_start, Py_ssize_t sql_end,
-                      Scan* s) except -1:
+    cdef inline int consider(self, const char* msg, Py_ssize_t nmsg, Py_ssize_t sql_start, Py_ssize_t sql_end,
+                             Scan* s) except -1:
         """Decides about one scanned statement: returns an ``Action``; what goes alone is counted."""
+        cdef int action = self.decide(msg, nmsg, sql_start, sql_end, s)
+        if action != A_WAIT:
+            self.count_hits(1)
+        return action
+
+    cdef int decide(self, const char* msg, Py_ssize_t nmsg, Py_ssize_t sql_start, Py_ssize_t sql_end,
+                    Scan* s) except -1:
         cdef int reason
         cdef Shape shape
         cdef Write* w
         cdef Held held = self.held
         cdef bint more = self.has_held()
         cdef const char* sql = msg + sql_start
-        if not self.wants_batch(s):
+        if not self.wants_batch(sql, s):
             if more:
                 return self.hold_back(WHEN_FREE)
             self.set_source(s)
@@ -258,7 +235,9 @@ cdef class Session(Comparing):
         elif s.qtype != held.qtype or not self.same_source(s) or held.place != HP_GATHERED:
             return self.hold_back(WHEN_FREE)
         reason = self.exclusion(s.flags)
-        shape = self.text_shape(sql, s, b"") if reason == R_COUNT else None
+        shape = None
+        if reason == R_COUNT:
+            shape = self.shape if s.shaped else self.text_shape(sql, s, b"")
         if shape is None or shape.verdict is None:
             return self.not_gathered(R_NOT_BATCHABLE if reason == R_COUNT else reason, 1)
         w = held.at(held.nwrites)
@@ -344,14 +323,16 @@ cdef class Session(Comparing):
             return self.not_gathered(R_SESSION_STATE, count)
         return action
 
-    cdef bint asks_first(self, int qtype, int flags) except -1:
-        """Whether its server is to be asked what the session is like before a write that is wanted held is prepared.
+    cdef bint asks_first(self, Prepared statement) except -1:
+        """Whether its server is to be asked what the session is like before a write is prepared that is to be batched.
 
         So that later it is known by what the server has read the statement, see ``Prepared``.
         """
-        if qtype > QT_REPLACE or self.busy() or self.is_known() or self.exclusion(flags) != R_COUNT:
+        if statement.qtype > QT_REPLACE or self.busy() or self.is_known() or (
+                self.wait_of(statement) == WAIT_NONE or self.exclusion(statement.flags) != R_COUNT):
             return False
-        return self.recognise() == A_WAIT
+        # a question that rules have asked just now is not waited for
+        return not self.busy() and self.recognise() == A_WAIT
 
     cdef int not_gathered(self, int reason, int count) except -1:
         cdef int k
@@ -360,43 +341,6 @@ cdef class Session(Comparing):
         for k in range(count):
             self.count_new_alone(reason)
         return A_RELAY
-
-    cdef int exclusion(self, int flags) except -1:
-        """Why this statement may not be batched as far as session and scanner tell; R_COUNT: no reason."""
-        if self.in_transaction():
-            return R_IN_TRANSACTION
-        if self.engine.draining:
-            return R_DRAINING
-        if self.history.unsafe_charset:
-            return R_CHARSET
-        if not self.history.comparable() or not self.comparable() or not self.takes_writes():
-            return R_SESSION_STATE
-        if flags & (F_MULTI | F_UNSURE | F_EXEC_COMMENT | F_SETLIKE | F_TAINT | F_LAST_ID | F_TEMP
-                    | F_DIAGNOSTICS | F_CURRVAL):
-            return R_NOT_BATCHABLE
-        return R_COUNT
-
-    cdef Shape text_shape(self, const char* sql, Scan* s, bytes formats):
-        """The shape of a statement as text. None, or a shape without a verdict: not batchable."""
-        cdef Shape shape = self.last_shape
-        if s.verb == W_INSERT and s.values_end >= 0 and not s.flags & F_COMPLEX and (
-                s.values_start - s.text_start + s.text_end - s.values_end <= MAX_SHAPE_BYTES):
-            if shape is None or formats or not shape.is_cut(sql, s):
-                shape = self.engine.shapes.of_cut(self.dialect, sql, s, formats)
-                if shape is None:
-                    return None
-            if shape.verdict is not None:
-                if not formats:
-                    self.last_shape = shape
-                return shape
-        if scan_whole(<const uint8_t*>sql, s, self.dialect) < 0:
-            return None
-        shape = self.last_shape
-        if shape is None or formats or not shape.is_whole(s):
-            shape = self.engine.shapes.of_whole(self.dialect, sql, s, formats)
-            if shape is not None and shape.verdict is not None and not formats:
-                self.last_shape = shape
-        return shape
 
     cdef int send_held(self, int reason) except -1:
         cdef Held held = self.held

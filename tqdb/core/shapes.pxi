@@ -19,6 +19,8 @@ cdef class Shape:
     (types, formats); ``pieces`` its one tuple taken apart, for a statement with more of them.
     """
     cdef readonly int form
+    cdef readonly int dialect
+    cdef readonly str query_type
     cdef readonly bytes prefix
     cdef readonly bytes skeleton
     cdef readonly bytes suffix
@@ -31,9 +33,14 @@ cdef class Shape:
     cdef readonly tuple table         # schema and name of what it writes to, None without a verdict
     cdef bint numbered                # PostgreSQL: its literals may go as parameters of one statement
     cdef uint64_t number              # in the order in which shapes were first seen
+    cdef bint backslash               # a backslash escapes in its texts
+    cdef str normal                   # see ``text``; "": there is none, None: nobody has asked
 
-    def __init__(self, int form, bytes prefix, bytes skeleton, bytes suffix, verdict, bint extended):
+    def __init__(self, int form, int dialect, int qtype, bytes prefix, bytes skeleton, bytes suffix, verdict,
+                 bint extended):
         self.form = form
+        self.dialect = dialect
+        self.query_type = <str>QUERY_TYPES[qtype]
         self.prefix = prefix
         self.skeleton = skeleton
         self.suffix = suffix
@@ -41,6 +48,26 @@ cdef class Shape:
         self.extended = extended
         self.multi_row = verdict is not None and verdict.multi_row
         self.table = (verdict.schema, verdict.table) if verdict is not None else None
+
+    @property
+    def text(self):
+        """Its normal text with one tuple, "" if it has none; see ``normal_of``."""
+        cdef bytes found
+        if self.normal is None:
+            if self.form != FORM_BOUND:
+                found = normal_of(self.dialect, self.prefix + self.skeleton + self.suffix, False)
+            elif self.pieces:
+                found = normal_of(self.dialect, self.prefix + b"".join(
+                    [piece + b"?" if number else piece for piece, number in self.pieces]) + self.suffix, self.backslash)
+            else:
+                found = normal_of(self.dialect, self.prefix, self.backslash)
+            self.normal = found.decode("utf-8", "replace") if found is not None else ""
+        return self.normal
+
+    @property
+    def fingerprint(self):
+        """Of its text, or ""."""
+        return fingerprint_of(self.text) if self.text else ""
 
     cdef inline bint is_cut(self, const char* sql, Scan* s) noexcept:
         """Whether a scanned INSERT is one of these."""
@@ -98,7 +125,8 @@ cdef class Shapes:
             p + s.values_start, s.first_end - s.values_start, dialect, s.backslash), suffix)
         if verdict is NotImplemented:
             return None
-        return self.keep(key, Shape(FORM_CUT, prefix, skeleton, suffix, verdict, formats != b""))
+        return self.keep(key, Shape(
+            FORM_CUT, dialect, s.qtype, prefix, skeleton, suffix, verdict, formats != b""))
 
     cdef Shape of_whole(self, int dialect, const char* p, Scan* s, bytes formats):
         """The shape of a scanned statement whose skeleton is the whole statement's."""
@@ -112,9 +140,24 @@ cdef class Shapes:
             p + s.text_start, s.text_end - s.text_start, dialect, s.backslash))
         if verdict is NotImplemented:
             return None
-        shape = Shape(FORM_WHOLE, b"", skeleton, b"", verdict, formats != b"")
+        shape = Shape(FORM_WHOLE, dialect, s.qtype, b"", skeleton, b"", verdict, formats != b"")
         shape.numbered = verdict is not None and 0 < verdict.literals == skeleton.count(b"?") and formats == b""
         return self.keep(key, shape)
+
+    cdef Shape of_prepared(self, int dialect, bytes text, Scan* s):
+        """What a prepared statement is to rules: a shape by which nothing is batched. None: not analysed just now."""
+        if scan_whole(<const uint8_t*>PyBytes_AS_STRING(text), s, dialect) < 0:
+            return None
+        key = (dialect, s.skeleton[:s.nskeleton])
+        found = self.known.get(key)
+        if found is not None:
+            return <Shape>found
+        verdict = self.hooks.analyze_statement(dialect, short_literals(
+            PyBytes_AS_STRING(text) + s.text_start, s.text_end - s.text_start, dialect, s.backslash))
+        if verdict is NotImplemented:
+            return None
+        return self.keep(key, Shape(
+            FORM_WHOLE, dialect, s.qtype, b"", s.skeleton[:s.nskeleton], b"", verdict, False))
 
     cdef Shape of_bound(self, int dialect, bytes text, bytes alike, Scan* s, int nparams, bint single):
         """The shape of executions of a statement; ``s`` is the scan of ``text``, ``alike`` see ``Shape``.
@@ -145,9 +188,10 @@ cdef class Shapes:
             verdict = self.hooks.analyze_statement(dialect, text)
             if verdict is NotImplemented:
                 return None
-        shape = Shape(FORM_BOUND, prefix if pieces else text, alike, suffix if pieces else b"", verdict,
-                      dialect == PG)
+        shape = Shape(FORM_BOUND, dialect, s.qtype, prefix if pieces else text, alike, suffix if pieces else b"",
+                      verdict, dialect == PG)
         shape.pieces = pieces
+        shape.backslash = s.backslash
         if pieces:
             shape.around = sum([len(piece) for piece, _ in pieces])
         shape.nparams = nparams

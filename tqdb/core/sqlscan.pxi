@@ -124,6 +124,7 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
     s.wait_ms = WAIT_NONE
     s.hinted = s.hint_error = False
     s.backslash = backslash
+    s.shaped = False
     s.file = s.line = NULL
     s.nfile = s.nline = 0
     s.text_start = -1

@@ -182,6 +182,7 @@ cdef enum:
 
 cdef double WAIT_NONE = -1.0
 cdef double WAIT_AUTO = -2.0
+cdef double WAIT_UNSAID = -3.0      # of a session: its settings say nothing of it
 
 ctypedef struct Scan:
     int verb                  # Word of the first statement's first word
@@ -191,6 +192,7 @@ ctypedef struct Scan:
     bint hinted               # a max_wait_ms/batch key was there
     bint hint_error
     bint backslash            # with what it was scanned
+    bint shaped               # its shape is known: see ``Ruled``
     const char* file          # spans inside the scanned text
     Py_ssize_t nfile
     const char* line
