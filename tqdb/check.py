@@ -164,7 +164,10 @@ def _serves(backend: Backend, rows: list[Row]) -> str:
 
 
 def run(config: Config) -> int:
-    """Prints a table of the servers, and a line for each rule; 0 if all are well, and every backend that serves has one that may."""
+    """Prints a table of the servers, and a line for each rule.
+
+    0 if all servers are well, and every backend that serves has one that may.
+    """
     table = []
     troubles = []
     tls.offers(config)          # the certificates can be used
