@@ -1,8 +1,11 @@
 """Two proxies before two of three Galera nodes that come, go, crash and are cut off (``make test-cluster``)."""
 
 import os
+import signal
 from collections import Counter
+from types import SimpleNamespace
 
+import pymysql
 import pytest
 
 from tests.cluster.nodes import SETTLES, Cluster, missing
@@ -11,6 +14,7 @@ from tests.crowd import together
 from tests.ledger.book import Book, account
 from tests.wait import wait_for
 from tests.wire import my, my_query, my_split
+from tqdb.load.rivals import HAProxy
 
 pytestmark = pytest.mark.skipif("TQDB_CLUSTER" not in os.environ, reason="make test-cluster runs it")
 
@@ -210,6 +214,108 @@ def test_a_node_that_is_cut_off_under_load(cluster, proxies):
         ended(ledger.clients)
     ledger.right(cluster)
     assert NOT_READY in ledger.words(1) and NOT_READY in ledger.words(2)
+
+
+USED = "SELECT COUNT(*) > 0 FROM information_schema.PROCESSLIST WHERE DB = 'd'"
+MONITORED = "target = read-write\nmonitor_user = root\n"
+
+
+def listed(cluster) -> SimpleNamespace:
+    """One backend of all nodes."""
+    return SimpleNamespace(address=", ".join(node.address for node in cluster.nodes))
+
+
+def serving(proxy) -> list[str]:
+    """Addresses of the servers that may serve, in their order."""
+    return [b["address"] for b in proxy.stats()["backends"] if b["serves"] and b["role"] == "primary"]
+
+
+def test_a_proxy_that_knows_all_nodes(cluster, start_proxy):
+    """The node that it writes to is killed, comes back, and is cut off: nobody edits a file."""
+    cluster.whole()
+    first = cluster.nodes[0]
+    proxy = start_proxy(mariadb=listed(cluster), config=MONITORED)
+    everywhere = [node.address for node in cluster.nodes]
+    wait_for(lambda: serving(proxy) == everywhere, SETTLES)
+    ledger = Ledger(first, "listed", [proxy.mariadb_port], EACH)
+    try:
+        ledger.acknowledged(0)
+        assert first.ask(USED) == [(1,)]
+        first.kill()
+        ledger.acknowledged(0)
+        first.join()
+        wait_for(lambda: serving(proxy) == everywhere, SETTLES)
+        proxy.tell(signal.SIGUSR1)              # back to the first
+        wait_for(lambda: first.ask(USED) == [(1,)], SETTLES)
+        ledger.acknowledged(0)
+        first.isolate(True)
+        first.cut_off()
+        wait_for(lambda: serving(proxy) == everywhere[1:], SETTLES)
+        ledger.acknowledged(0)
+        wait_for(lambda: proxy.stats()["backends"][1]["galera"] == "Synced, 2 nodes", SETTLES)
+        assert "not of the primary component" in proxy.stats()["backends"][0]["galera"]
+    finally:
+        if first.alive:
+            first.isolate(False)
+        ended(ledger.clients)
+    cluster.whole()
+    ledger.right(cluster)
+    assert proxy.batched() > TOLD
+
+
+def test_what_sessions_meet_of_a_node_that_is_not_ready(cluster, start_proxy):
+    """Without a monitor: the first 1047 tells, and who comes then comes to the next node."""
+    cluster.whole()
+    first, second, _ = cluster.nodes
+    proxy = start_proxy(mariadb=listed(cluster))
+
+    def port() -> int | None:
+        connection = second.connect(proxy.mariadb_port)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT @@port")         # a node that is not ready answers this
+                found = cursor.fetchone()[0]
+                cursor.execute("SELECT COUNT(*) FROM mysql.user")
+                return found
+        except pymysql.err.OperationalError as e:
+            assert e.args[0] == NOT_READY, e
+            return None
+        finally:
+            connection.close()
+
+    assert port() == first.port
+    first.isolate(True)
+    try:
+        first.cut_off()
+        assert port() is None
+        assert port() == second.port
+        assert proxy.stats()["backends"][0]["role"] == "not ready"
+    finally:
+        first.isolate(False)
+        cluster.whole()
+    wait_for(lambda: port() == first.port, SETTLES)
+
+
+def test_nodes_behind_haproxy(cluster, start_proxy):
+    """Sessions behind one address are on three nodes: a batch stays on one, and what is told is right when one dies."""
+    cluster.whole()
+    first, second, _ = cluster.nodes
+    balancer = HAProxy(SimpleNamespace(user="root", password="", connect=lambda port: first.connect(port)))
+    balancer.servers = "  balance roundrobin\n" + "\n".join(
+        f"  server n{i} {node.address} check inter 500 on-marked-down shutdown-sessions"
+        for i, node in enumerate(cluster.nodes))
+    with balancer:
+        proxy = start_proxy(mariadb=balancer.start())
+        ledger = Ledger(first, "balanced", [proxy.mariadb_port], 2 * EACH)
+        try:
+            ledger.acknowledged(0)
+            second.kill()
+            ledger.acknowledged(0)
+        finally:
+            ended(ledger.clients)
+        cluster.whole()
+        ledger.right(cluster)
+        assert proxy.batched() > TOLD
 
 
 def test_hot_rows_on_two_nodes(cluster, proxies):

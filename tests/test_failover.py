@@ -2,7 +2,7 @@
 
 import random
 
-from tests.failover.rounds import KINDS, Play
+from tests.failover.rounds import KINDS, UNMONITORED, Play
 
 
 def test_every_write_is_accounted_for():
@@ -12,3 +12,11 @@ def test_every_write_is_accounted_for():
         tally = play.rounds(len(KINDS), print)
     assert tally.wrong == 0, tally
     assert tally.acknowledged and tally.unknown and tally.batched
+
+
+def test_without_a_monitor():
+    """What sessions meet is enough where the primary goes."""
+    with Play(random.getrandbits(32), UNMONITORED) as play:
+        tally = play.rounds(2, print, ("crash", "shut down"))
+    assert tally.wrong == 0, tally
+    assert tally.acknowledged and tally.batched

@@ -14,6 +14,7 @@ from tqdb.errors import TqdbError
 from tqdb.fleet import Fleet
 from tqdb.loop import Loop
 from tqdb.roles import Said
+from tqdb.servers import Route
 
 
 class Names:
@@ -175,6 +176,36 @@ def test_a_primary_that_another_has_replaced(running, tmp_path, listeners):
     tell(running, fleet, said("replica"), said("primary", 2))
     tell(running, fleet, said("primary", 3), said("primary", 2))
     assert [s.role for s in fleet.backends["postgres"].servers] == ["primary", "outdated"]
+
+
+class Seen:
+    """A session, as far as the fleet knows one."""
+
+    def __init__(self, route):
+        self.route, self.read_only, self.leaving, self.closing, self.idle = route, False, False, False, True
+        self.told: list[str] = []
+
+    def refuse(self, kind, message):
+        self.told.append(kind)
+        self.closing = True
+
+
+def test_what_a_session_without_a_standbys_report_meets(running, tmp_path, listeners, monkeypatch):
+    """25006 of a PostgreSQL 13: new sessions go elsewhere for a while; nobody is told, it may be its own doing."""
+    monkeypatch.setattr(fleet_room, "BELIEVED_SECONDS", 0.5)
+    port = listeners[0].getsockname()[1]
+    fleet = make(running, tmp_path, f"127.0.0.1:{port}, 127.0.0.2:{port}", more="target = read-write\n")
+    state = fleet.backends["postgres"]
+    session = Seen(Route(state, state.servers[0], socket.AF_INET, ("127.0.0.1", port)))
+    running.run(lambda: fleet.attached(session, session.route))
+    running.run(lambda: fleet.server_says(session, "read_only"))
+    assert came_to(running, fleet) == "127.0.0.2"
+    assert not session.told and not session.leaving and not session.read_only
+    wait_for(lambda: came_to(running, fleet) == "127.0.0.1")
+    # what the server itself reports is another matter
+    running.run(lambda: fleet.server_says(session, "replica"))
+    wait_for(lambda: session.told == ["shutdown"])
+    assert session.read_only
 
 
 def test_sessions_that_wait_go_on_when_one_is_promoted(running, tmp_path, listeners):

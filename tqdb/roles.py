@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 from tqdb import tls
 from tqdb.config import Address, Backend
@@ -131,10 +132,11 @@ def _first_line(error: Exception) -> str:
 
 
 class PostgresAsker(_Connected):
-    def __init__(self, *args):
+    @cached_property
+    def driver(self):
+        """Imported by who asks, which takes a while."""
         import psycopg
-        super().__init__(*args)
-        self.driver = psycopg
+        return psycopg
 
     def _conninfo(self, candidate: tuple[int, object]) -> dict[str, str]:
         backend = self.backend
@@ -187,20 +189,25 @@ class PostgresAsker(_Connected):
 
 
 class MariaDBAsker(_Connected):
-    def __init__(self, *args):
+    @cached_property
+    def driver(self):
+        """Imported by who asks, which takes a while."""
         import pymysql
+        return pymysql
+
+    @cached_property
+    def kind(self):
+        """The driver's connection, which takes TLS only where it is offered: here it may be required."""
         from pymysql.constants import CLIENT
-        super().__init__(*args)
-        self.driver = pymysql
         required = self.demand is not None and self.demand.required
 
-        class Connection(pymysql.connections.Connection):
+        class Connection(self.driver.connections.Connection):
             def _get_server_information(self):
                 super()._get_server_information()
                 if required and not self.server_capabilities & CLIENT.SSL:
                     raise OSError("it does not offer TLS")
 
-        self.kind = Connection
+        return Connection
 
     def connect(self, candidate):
         family, sockaddr = candidate

@@ -16,7 +16,8 @@ BEFORE = 600            # acknowledged writes before the primary goes …
 AFTER = 20              # … and of each writer after the promotion
 QUOTA = 1_000_000       # keys a client may write, which is more than it can
 WAITS = 60
-TARGET = f"target = read-write\nmonitor_user = {MONITOR}\nmonitor_password = {PASSWORD}\n"
+UNMONITORED = "target = read-write\n"
+MONITORED = f"{UNMONITORED}monitor_user = {MONITOR}\nmonitor_password = {PASSWORD}\n"
 # How the primary goes: killed with all its processes; told to end; not at all, so that for a moment there are two.
 KINDS = ("crash", "shut down", "left behind")
 
@@ -24,7 +25,7 @@ KINDS = ("crash", "shut down", "left behind")
 class Play:
     """A pair with its proxy, whose file nobody edits."""
 
-    def __init__(self, seed: int, config: str = TARGET):
+    def __init__(self, seed: int, config: str = MONITORED):
         self.rng = random.Random(seed)
         self.pair = PgPair()
         self.config = config
@@ -35,7 +36,7 @@ class Play:
     def __enter__(self) -> "Play":
         self.pair.__enter__()
         self.proxy = ProxyUnderTest(postgres=self.pair, command=tqdb_command(),
-                                    config=self.config + "[limits]\ndrain_timeout = 2\n").start()
+                                    config=self.config).start()
         return self
 
     def __exit__(self, *_) -> None:
@@ -82,9 +83,9 @@ class Play:
         pair.join()
         return tally, seconds
 
-    def rounds(self, count: int, show: Callable[[str], None] = lambda text: None) -> Tally:
+    def rounds(self, count: int, show: Callable[[str], None] = lambda text: None, kinds=KINDS) -> Tally:
         for i in range(count):
-            kind = KINDS[i % len(KINDS)]
+            kind = kinds[i % len(kinds)]
             tally, seconds = self.round(kind)
             show(f"round {i + 1}, primary {kind}: writes again {seconds:.2f} s after the promotion; {tally}")
         show(f"all: longest {self.longest:.2f} s; {self.tally}")

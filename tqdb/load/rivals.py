@@ -42,14 +42,16 @@ class PgBouncer(Rival):
 
     program_name = "pgbouncer"
     protocols = ("postgres",)
+    pool_mode = "session"
+    pool_size = 1050
 
     def _launch(self) -> None:
         users = self._write("users.txt", f'"{self.target.user}" "{self.target.password}"\n')
         self._spawn(self.program, "-q", self._write("pgbouncer.ini", (
             f"[databases]\n* = host={self.target.host} port={self.target.port}\n"
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
-            f"auth_type = trust\nauth_file = {users}\npool_mode = session\nmax_client_conn = 2000\n"
-            f"default_pool_size = 1050\nlogfile =\npidfile =\n"
+            f"auth_type = trust\nauth_file = {users}\npool_mode = {self.pool_mode}\n"
+            f"max_client_conn = 2000\ndefault_pool_size = {self.pool_size}\nlogfile =\npidfile =\n"
             f"ignore_startup_parameters = extra_float_digits,options\n")))
 
 
@@ -58,13 +60,14 @@ class HAProxy(Rival):
 
     program_name = "haproxy"
     protocols = ("postgres", "mariadb")
+    servers = ""            # lines of its backend; by default the target
 
     def _launch(self) -> None:
         self._spawn(self.program, "-f", self._write("haproxy.cfg", (
             "global\n  maxconn 4000\n  nbthread 1\n"
             "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n"
             f"frontend f\n  bind 127.0.0.1:{self.port}\n  default_backend b\n"
-            f"backend b\n  server s {self.target.address}\n")))
+            f"backend b\n{self.servers or f'  server s {self.target.address}'}\n")))
 
 
 class ProxySQL(Rival):
