@@ -18,6 +18,7 @@ import pytest
 from tests.crowd import together
 from tests.failover.pairs import MONITOR, PASSWORD, WRITER, MyPair, PgPair
 from tests.fix_servers import tqdb_command
+from tests.fix_tls import to_servers
 from tests.raw import RawPostgres
 from tests.wait import wait_for
 from tests.wire import pg_query, pg_split
@@ -206,6 +207,30 @@ def test_a_monitor_that_may_not_log_in(start_proxy, my_pair):
     assert known["up"] and known["role"] == "unknown" and "Access denied" in known["error"]
     assert "ready" in readyz(proxy)
     assert "swordfish" not in proxy.log() + json.dumps(proxy.stats())
+
+
+def test_a_monitor_uses_tls(start_tls_proxy, tls_postgres, tls_mariadb, certificates):
+    """As the backend's sessions do; ``u_tls`` may not come without."""
+    monitor = {"monitor_user": "u_tls", "monitor_password": PASSWORD}
+    proxy = start_tls_proxy(postgres=tls_postgres, mariadb=tls_mariadb,
+                            server={**to_servers(certificates, "verify-full"), **monitor})
+    wait_for(lambda: roles(proxy) == ["primary", "primary"], what=lambda: proxy.stats()["backends"])
+    for mode, ca, words in (("verify-ca", certificates.stranger.path, "certificate verify failed"),
+                            ("off", certificates.ca, "pg_hba.conf")):
+        proxy = start_tls_proxy(postgres=tls_postgres, mariadb=tls_mariadb,
+                                server={"tls": mode, "tls_ca": ca, **monitor})
+        wait_for(lambda proxy=proxy, words=words: words in proxy.stats()["backends"][0]["error"])
+        wait_for(lambda proxy=proxy, words=words: proxy.stats()["backends"][1]["error"])
+        assert roles(proxy) == ["unknown", "unknown"]
+
+
+def test_a_monitor_on_unix_sockets(start_proxy, postgres, mariadb):
+    proxy = start_proxy(postgres=SimpleNamespace(address=f"unix:{postgres.socket}"),
+                        config=f"{READ_WRITE}monitor_user = postgres\n")
+    wait_for(lambda: roles(proxy) == ["primary"], what=lambda: proxy.stats()["backends"])
+    proxy = start_proxy(mariadb=SimpleNamespace(address=f"unix:{mariadb.socket}"),
+                        config=f"{READ_WRITE}monitor_user = root\n")
+    wait_for(lambda: roles(proxy) == ["primary"], what=lambda: proxy.stats()["backends"])
 
 
 # --- writes of sessions whose server takes none ----------------------------------------------------------------

@@ -92,6 +92,8 @@ class Fleet:
             before = self.backends[name]
             known = {s.address: s for s in before.servers}
             state = self.backends[name] = self._backend(name, getattr(config, name).backend, known)
+            # an outdated one stays so as long as the other is there
+            state.timeline = max([s.said.timeline for s in state.servers if s.up and s.role == PRIMARY], default=0)
             for server in known.values():
                 self._forget_probe(server)
                 if server.monitor is not None:
@@ -158,8 +160,13 @@ class Fleet:
             if SAYS[what] != server.role:
                 server.monitor.hurry()
             return
-        role = SAYS[what]
-        until = float("inf") if role == PRIMARY else time.monotonic() + BELIEVED_SECONDS
+        role, until = SAYS[what], float("inf")
+        # who is not used any more, or tells nothing when it changes, is given another chance
+        if role != PRIMARY and not (what == "replica" and route.state.protocol == "postgres"
+                                    and not route.state.read_write):
+            until = time.monotonic() + BELIEVED_SECONDS
+        elif role == server.role:
+            return
         # told from within the core: sessions are ended from the loop
         self.loop.call_later(0, lambda: self._is(route.state, server, role, until, what != "read_only"))
 
@@ -172,9 +179,9 @@ class Fleet:
         until = time.monotonic() + (limit if seconds is None else min(limit, seconds))
         idle = not self.leaving
         for session in sessions:
-            if session.route is not None and not session.closing and session not in self.leaving:
+            if session.route is not None and not session.closing:
                 session.leaving = True
-                self.leaving[session] = until
+                self.leaving[session] = min(until, self.leaving.get(session, until))
         if idle and self.leaving:
             self.loop.call_later(0, self._leave_step)       # they may be in the middle of a message
 
@@ -327,8 +334,9 @@ class Fleet:
             role = OUTDATED             # a standby was promoted meanwhile: what is written here would be lost
         if role == server.role or (server.up is False and role != UNKNOWN):
             return
-        event(INFO, "role", f"{state.protocol} server {server} is now {role}", protocol=state.protocol,
-              address=str(server), role=role, before=server.role)
+        if role != UNKNOWN:
+            event(INFO, "role", f"{state.protocol} server {server} is now {role}", protocol=state.protocol,
+                  address=str(server), role=role, before=server.role)
         server.role = role
         server.changes += 1
         for session in server.sessions:
