@@ -1,6 +1,9 @@
 # MariaDB/MySQL: a batch on a server connection, what is sent, what is answered, and everybody's part of it.
 
 
+cdef enum:
+    MAX_ID_DIGITS = 20              # of an insert id, which has 64 bits
+
 cdef object _MIXING = re.compile(rb"(?:5\.5\.5-)?1(?:0\.(?:[3-9]|\d\d)|[1-9])\D").match
 
 
@@ -239,8 +242,12 @@ cdef class MyBatchServer(MySplitServer):
 
     cdef uint64_t read_id(self, const char* p, Py_ssize_t length) except? 0:
         """The answer to MY_LAST_ID; 0: there is none."""
-        cdef list row = my_text_row(p[MY_HEADER:MY_HEADER + length])
-        return int(row[0]) if row and row[0] is not None else 0
+        cdef list row = my_text_row(p + MY_HEADER, length)
+        cdef object found
+        if not row or row[0] is None or not (<bytes>row[0]).isdigit() or len(row[0]) > MAX_ID_DIGITS:
+            return 0
+        found = int(row[0])
+        return found if found.bit_length() <= 64 else 0
 
     cdef int advance(self, Batch batch, int event) except -1:
         cdef bint opened = batch.phase != B_OPENING

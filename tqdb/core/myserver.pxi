@@ -222,7 +222,7 @@ cdef class MyServer(MyBatchServer):
     cdef int on_collected_packet(self, const char* p, Py_ssize_t length) except -1:
         cdef list rows
         if self.answer.read(COM_QUERY, p + MY_HEADER, length) == PK_ROW:
-            row = my_text_row(p[MY_HEADER:MY_HEADER + length])
+            row = my_text_row(p + MY_HEADER, length)
             if row is None:
                 log.error("server %s sent a row that is none; connection closed", self.my.backend)
                 return self.disconnect(C_CUT)

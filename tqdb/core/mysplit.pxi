@@ -227,8 +227,12 @@ cdef class MySplitServer(SessionServer):
     cdef bytes own_end(self, bytes tail, int ntuples, uint64_t insert_id, status):
         """The OK packet that ends a result, with the batch's totals replaced by the member's own."""
         cdef char[9] w
-        affected, pos = _lenenc_at(tail, 1)
-        last_id, pos = _lenenc_at(tail, pos)
+        cdef const char* p = PyBytes_AS_STRING(tail)
+        cdef Py_ssize_t n = PyBytes_GET_SIZE(tail)
+        cdef uint64_t affected = 0, last_id = 0
+        cdef Py_ssize_t pos = 1
+        pos += read_lenenc(p + pos, n - pos, &affected)
+        pos += read_lenenc(p + pos, n - pos, &last_id)
         out = tail[:1]
         out += w[:write_lenenc(w, ntuples if affected else 0)]
         out += w[:write_lenenc(w, insert_id if last_id else 0)]

@@ -66,7 +66,8 @@ cdef enum:
     MARK_OK = 0
     MARK_MORE = 1                   # AuthMoreData
     MARK_NEXT_FACTOR = 2            # AuthNextFactor
-    MARK_INFILE = 0xFB
+    MARK_NULL = 0xFB               # of a column in a row of the text protocol
+    MARK_INFILE = 0xFB             # of an answer
     MARK_EOF = 0xFE
     MARK_ERR = 0xFF
 
@@ -181,28 +182,23 @@ cdef bytes my_command(int command, bytes body):
     return my_packet(0, bytes((command,)) + body)
 
 
-def _lenenc_at(bytes data, pos):
-    first = data[pos]
-    if first < 0xFB:
-        return first, pos + 1
-    size = {0xFC: 2, 0xFD: 3, 0xFE: 8}[first]
-    return int.from_bytes(data[pos + 1:pos + 1 + size], "little"), pos + 1 + size
-
-
-def my_text_row(bytes payload):
-    """A text protocol row as a list of bytes or None; None if it is none."""
-    row = []
-    pos = 0
-    while pos < len(payload):
-        if payload[pos] == 0xFB:
+cdef list my_text_row(const char* p, Py_ssize_t n):
+    """A text protocol row ("ProtocolText::ResultsetRow") as a list of bytes or None; None if it is none."""
+    cdef list row = []
+    cdef Py_ssize_t size
+    cdef Py_ssize_t i = 0
+    cdef uint64_t length = 0
+    while i < n:
+        if <uint8_t>p[i] == MARK_NULL:
             row.append(None)
-            pos += 1
+            i += 1
             continue
-        if payload[pos] == 0xFF:
+        size = read_lenenc(p + i, n - i, &length)
+        i += size
+        if size == 0 or length > <uint64_t>(n - i):
             return None
-        size, pos = _lenenc_at(payload, pos)
-        row.append(payload[pos:pos + size])
-        pos += size
+        row.append(p[i:i + <Py_ssize_t>length])
+        i += <Py_ssize_t>length
     return row
 
 
