@@ -131,6 +131,7 @@ def test_install_upgrade_remove(debian, postgres, pg, table):
     ini = root / "etc/tqdb/tqdb.ini"
     ini.write_text(f"[postgres]\nlisten = 127.0.0.1:{port}\n[postgres.main]\nprimary = {postgres.address}\n")
     debian("systemctl", "restart")
+    wait_for(lambda: f"ready postgres=127.0.0.1:{port}" in (root / "var/log/tqdb").read_text())
     pg(through=False).execute(f"CREATE TABLE {table} (a bigint PRIMARY KEY)")
     writers = [Writer(postgres.dsn(port), table, n * 10**9) for n in range(8)]
     for writer in writers:

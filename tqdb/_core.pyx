@@ -17,6 +17,7 @@ from libc.string cimport memchr, memcmp, memcpy, memmove
 
 import hashlib
 import heapq
+import ipaddress
 import logging
 import re
 import ssl
@@ -39,6 +40,7 @@ include "core/sqlblocks.pxi"
 include "core/expect.pxi"
 include "core/endpoint.pxi"
 include "core/tls.pxi"
+include "core/proxied.pxi"
 include "core/shapes.pxi"
 include "core/rules.pxi"
 include "core/awaited.pxi"

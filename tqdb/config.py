@@ -5,6 +5,7 @@ Every error is a ``ConfigError`` of one line that names file, section and key, w
 
 import configparser
 import fnmatch
+import ipaddress
 import os
 import re
 from dataclasses import dataclass, field, fields, replace
@@ -156,6 +157,16 @@ def _authorities(text: str) -> str:
     return text
 
 
+def _balancers(text: str) -> str:
+    if text not in ("off", "require"):
+        try:
+            for part in text.split(","):
+                ipaddress.ip_network(part.strip())
+        except ValueError:
+            raise ValueError("allowed: off, require, or networks separated by commas (10.0.0.0/8, fd00::/8)") from None
+    return text
+
+
 def _name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_]+", text):
         raise ValueError("allowed: letters, digits and _")
@@ -236,6 +247,7 @@ class Backend:
     monitor_password: Secret | None = _option(None, _secret, "its password", "; secret")
     check_url: str | None = _option(None, _url, "or: who answers 200 here takes writes, such as Patroni's",
                                     "; http://{{host}}:8008/primary")
+    send_proxy: str = _option("off", _one_of("off", "v1", "v2"), "MariaDB: the client's address by the PROXY protocol")
 
 
 @dataclass(frozen=True)
@@ -250,7 +262,17 @@ class Protocol:
     tls_key: str | None = _option(None, _path, "its key, if not in the same file", "; /etc/tqdb/server.key")
     tls_client_ca: str | None = _option(
         None, _path, "clients with TLS have to show a certificate of these authorities", "; /etc/tqdb/clients.crt")
+    accept_proxy: str = _option(
+        "off", _balancers, "from whom a header of the PROXY protocol is needed over TCP: everybody, or networks")
     backends: dict[str, Backend] = field(default_factory=dict)
+
+    def is_announced(self, host: str) -> bool:
+        """Whether connections from ``host`` have to begin with a header of the PROXY protocol."""
+        if self.accept_proxy in ("off", "require"):
+            return self.accept_proxy == "require"
+        address = ipaddress.ip_address(host.partition("%")[0])
+        address = getattr(address, "ipv4_mapped", None) or address
+        return any(address in ipaddress.ip_network(part.strip()) for part in self.accept_proxy.split(","))
 
     @property
     def backend(self) -> Backend:
@@ -410,6 +432,9 @@ def build(sections: dict[str, dict[str, tuple[str, str]]], source: str) -> Confi
             if backend.monitor_user is not None and backend.check_url is not None:
                 raise ConfigError(f"{source}: section [{section}]: key 'check_url': '{backend.check_url}' is not "
                                   f"valid beside 'monitor_user'; allowed: one of them")
+            if backend.send_proxy != "off" and protocol != "mariadb":
+                raise ConfigError(f"{source}: section [{section}]: key 'send_proxy': '{backend.send_proxy}' is not "
+                                  f"valid; PostgreSQL's server takes no PROXY protocol; allowed: off")
             backends[protocol][name] = backend
         elif section not in _SECTIONS:
             raise ConfigError(f"{source}: unknown section [{section}]; allowed: {', '.join(_SECTIONS)}, "

@@ -13,7 +13,7 @@ from logging import ERROR, INFO, WARNING
 from selectors import EVENT_READ
 
 from tqdb import policy, rules, tls
-from tqdb._core import Engine, MyServer, MySession, PgServer, PgSession, Stats, Stream, TlsStream
+from tqdb._core import Engine, MyServer, MySession, PgServer, PgSession, Stats, Stream, TlsStream, make_proxy_header
 from tqdb.attempts import Attempt, Cancelling
 from tqdb.backends import tune
 from tqdb.catalog import sessions
@@ -198,6 +198,7 @@ class Server:
             self.loop.watch(sock, EVENT_READ, lambda mask: self._accept(name, sock))
 
     def _accept(self, name: str, listener: socket.socket) -> None:
+        protocol = getattr(self.config, name)
         for _ in range(ACCEPTS_PER_TURN):
             try:
                 sock, peer = listener.accept()
@@ -214,6 +215,10 @@ class Server:
             session.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
             session.backend = str(self.backends[name])
             session.local = sock.family == socket.AF_UNIX
+            if not session.local:
+                session.announced = protocol.is_announced(peer[0])
+                if protocol.backend.send_proxy != "off":
+                    session.origin = peer[:2], sock.getsockname()[:2]
             offer = self.offers.get(name)
             if offer is not None and not session.local:
                 session.secure = offer.engine
@@ -221,7 +226,7 @@ class Server:
             self.sessions[session] = time.monotonic()
             self.logging_in[session] = time.monotonic() + self.config.limits.client_login_timeout
             Stream(sock, session, self.loop)
-            if name == "mariadb":
+            if name == "mariadb" and not session.announced:
                 session.connect()
 
     # --- the core's hooks -------------------------------------------------------------------------
@@ -262,6 +267,8 @@ class Server:
                 session.same_end = offer is not None and engine[2].getpeercert(True) == offer.certificate
             else:
                 Stream(sock, server, self.loop)
+            if state.backend.send_proxy != "off":
+                server.introduce(make_proxy_header(state.backend.send_proxy, session.origin))
             session.attach(server)
             self.engine.settle()
 

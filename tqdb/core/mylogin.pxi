@@ -29,12 +29,17 @@ cdef class MyLogin(Session):
     cdef bint status_unknown            # an error came last: it tells no status
     cdef int collation
     cdef int sequence                   # of the client's last packet
+    cdef bytes turned_away              # the server's error before the login, for the header of the PROXY protocol
     cdef bytes plugin                   # by which it is authenticated
 
     def __init__(self, Engine engine):
         Session.__init__(self, engine)
         self.dialect = MY
         self.plugin = b""
+
+    cdef int introduced(self) except -1:
+        self.engine.hooks.connect(self)
+        return 0
 
     def connect(self):
         """A client is there; MariaDB's server speaks first, so the server connection is made at once."""
@@ -93,6 +98,10 @@ cdef class MyLogin(Session):
                      "the write was not kept; it may be sent again")
         return self.disconnect(C_SERVER_GONE)
 
+    cdef int server_ended(self) except -1:
+        """One that has turned the client away is gone; the client hears of it in answer to its login."""
+        return 0 if self.turned_away is not None else Session.server_ended(self)
+
     cdef int let_go(self, int cause) except -1:
         if self.thread is not None:
             self.engine.cancel_keys.pop(self.thread, None)
@@ -103,6 +112,8 @@ cdef class MyLogin(Session):
     cdef Py_ssize_t parse_login(self, const char* p, Py_ssize_t n) except -1:
         """Anything before MY_READY."""
         cdef Py_ssize_t length
+        if self.announced:
+            return self.take_header(p, n)
         if self.state == MY_RAW:
             self.forward(p, n)
             return n
@@ -130,6 +141,10 @@ cdef class MyLogin(Session):
             start_tls(self, p + MY_HEADER + length, n - MY_HEADER - length)
             return n
         if not self.read_handshake_response(p + MY_HEADER, length):
+            return NEED_MORE
+        if self.turned_away is not None:
+            self.out.append_bytes(my_packet(self.sequence + 1, self.turned_away))
+            self.disconnect(C_TOLD)
             return NEED_MORE
         self.state = MY_AUTH
         (<SessionServer>self.server).log_in(self.sequence, p[MY_HEADER:MY_HEADER + length])

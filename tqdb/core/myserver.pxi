@@ -119,13 +119,17 @@ cdef class MyServer(MyBatchServer):
         cdef uint8_t mark = <uint8_t>p[MY_HEADER] if length else 0
         if my.state == MY_GREETING and mark != MARK_ERR:
             return self.on_greeting(p[MY_HEADER:MY_HEADER + length])
+        if my.state == MY_LOGIN and self.introduced and mark == MARK_ERR:
+            my.turned_away = p[MY_HEADER:MY_HEADER + length]
+            return self.disconnect(C_CUT)
         if my.state == MY_LOGIN and mark != MARK_ERR:
             log.error("server %s spoke out of turn; connection closed", my.backend)
             return self.disconnect(C_CUT)
         if my.state == MY_AUTH and not my.may_be_asked(p + MY_HEADER, length):
             return 0
         if my.state == MY_AUTH:
-            my.sequence = <uint8_t>p[3] - has_tls(self) + has_tls(my)
+            # a server that was told of the client by the PROXY protocol counts an error wrongly
+            my.sequence = my.sequence + 1 & 255
             my.out.append_bytes(my_packet(my.sequence, p[MY_HEADER:MY_HEADER + length]))
             my.mark()
         else:

@@ -144,6 +144,8 @@ cdef class PgLogin(Session):
 
     cdef Py_ssize_t parse_login(self, const char* p, Py_ssize_t n) except -1:
         """Anything before PG_READY."""
+        if self.announced:
+            return self.take_header(p, n)
         if self.state == PG_STARTUP:
             return self.parse_startup(p, n)
         if self.state == PG_AUTH:

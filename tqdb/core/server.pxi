@@ -4,6 +4,7 @@ cdef class SessionServer(ServerConn):
     """A connection to a backend, attached to one client session for life."""
     cdef readonly Engine engine
     cdef Session client             # the same as ``session``
+    cdef bint introduced            # it was told of the client by the PROXY protocol
     cdef Py_ssize_t skip            # bytes of the current message still to be relayed
     cdef readonly bint lost         # it has ended, and not because its client had gone
 
@@ -45,6 +46,12 @@ cdef class SessionServer(ServerConn):
                     out.append(b",", 1)
                     out.append(held.data.ptr() + w.tuples_start, w.tuples_end - w.tuples_start)
         return out.append(text + head.tuples_end, head.sql_end - head.tuples_end)
+
+    def introduce(self, bytes header):
+        """What goes to the server in front of everything else, also of TLS (PROXY protocol)."""
+        self.introduced = True
+        self.out.append_bytes(header)
+        self.mark()
 
     cdef int log_in(self, int sequence, bytes response) except -1:
         """The client's handshake response, for the server."""

@@ -10,6 +10,8 @@ cdef class Session(Ruled):
     cdef public object route            # the cold side's: to which server, and by which address
     cdef public bint leaving            # it is to end as soon as nothing of it is under way
     cdef public str peer
+    cdef public bint announced          # what it begins with is a header of the PROXY protocol
+    cdef public tuple origin            # ``(host, port)`` of the client and of where it connected to, if known
     cdef bytes last_words               # what its server connection said when it ended, not relayed yet
     cdef bint left                      # it has taken its leave: what it sends behind that is nobody's
     cdef int wake_at                    # while ``waiting``: number of expectations at which to go on, or WHEN_FREE
@@ -76,6 +78,27 @@ cdef class Session(Ruled):
         """Bytes of the client's, as they came, for the server."""
         self.server.out.append(p, n)
         return self.server.mark()
+
+    cdef int introduced(self) except -1:
+        """A header of the PROXY protocol has come; what the client says is to follow."""
+        return 0
+
+    cdef Py_ssize_t take_header(self, const char* p, Py_ssize_t n) except -1:
+        cdef list origin = []
+        cdef Py_ssize_t taken
+        try:
+            taken = proxy_header(p, n, origin)
+        except ValueError as e:
+            self.refuse("protocol", f"PROXY protocol: {e}")
+            return NEED_MORE
+        if taken == NEED_MORE:
+            return NEED_MORE
+        self.announced = False
+        if origin:
+            self.origin = tuple(origin)
+            self.peer = "%s:%d" % origin[0]
+        self.introduced()
+        return taken
 
     # --- life -------------------------------------------------------------------------------------
 
