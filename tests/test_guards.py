@@ -178,8 +178,9 @@ def test_drain_at_every_step(protocol, form):
 class Sockets:
     """Sessions on socket pairs in the proxy's own loop, turned by hand, before model servers."""
 
-    def __init__(self, protocol: str):
+    def __init__(self, protocol: str, piece: int = 1 << 20):
         self.protocol = protocol
+        self.piece = piece              # bytes of an answer that a server sends at once
         self.wire = self
         self.store = tables(protocol)
         self.loop = Loop()
@@ -227,7 +228,7 @@ class Sockets:
                 out += model.take_out()
                 if out:
                     try:
-                        del out[:sock.send(out)]
+                        del out[:sock.send(out[:self.piece])]
                     except BlockingIOError:
                         pass
         return until()

@@ -13,7 +13,7 @@ from tests import sansio
 from tests.model import talk
 from tests.model.mariadb import MyModel
 from tests.model.postgres import PgModel
-from tests.model.store import Store
+from tests.model.store import MESSAGE, Store
 
 MAX_STEPS = 200_000
 
@@ -153,6 +153,7 @@ class Link:
             self.take_down(amount)          # its end comes behind its last words
         if self.down:
             if not self.server.closed:
+                self.check_due()
                 self.server.receive(bytes(self.down[:amount]))
             del self.down[:amount]
             return True
@@ -162,6 +163,12 @@ class Link:
                 self.server.receive_eof()
             return True
         return False
+
+    def check_due(self) -> None:
+        """The socket of a server connection is read when what is due has come: it comes, or the core waits for ever."""
+        if not self.up and not self.server.out and self.model.wants is MESSAGE and not self.model.closed:
+            self.down += self.model.take_out()
+            assert len(self.down) >= self.server.awaited_bytes
 
     def take_answers(self, amount: int) -> bool:
         if self.session.closed:

@@ -5,6 +5,9 @@ cdef extern from "<sys/types.h>":
 cdef extern from "<sys/socket.h>":
     ssize_t c_recv "recv"(int fd, void* buf, size_t n, int flags) nogil
     ssize_t c_send "send"(int fd, const void* buf, size_t n, int flags) nogil
+    int c_setsockopt "setsockopt"(int fd, int level, int name, const void* value, unsigned int size) nogil
+    int SOL_SOCKET
+    int SO_RCVLOWAT
     int MSG_NOSIGNAL
     int MSG_PEEK
 cdef extern from "<time.h>":
@@ -192,6 +195,13 @@ cdef class Endpoint:
     cdef bint want_read(self) except -1:
         return True
 
+    cdef Py_ssize_t due(self) noexcept:
+        """Bytes that are sure to come and of no use one by one: its stream is read when so many are here; 0: any are.
+
+        Who sends them must not have to wait until they are read, see ``MyBatchServer.due``.
+        """
+        return 0
+
     cdef int drained(self) except -1:
         """``out`` has become small: whoever was held back by it may go on."""
         return 0
@@ -267,6 +277,11 @@ cdef class Endpoint:
         self.disconnect_guarded(C_PEER_GONE)
         self.turn.settle()
 
+    @property
+    def awaited_bytes(self):
+        """See ``due``."""
+        return self.due()
+
     def take_out(self):
         """The bytes that its stream would send now; they count as handed over."""
         if self.out.size():
@@ -281,6 +296,7 @@ cdef class Stream:
     cdef object sock
     cdef object poller
     cdef int interest
+    cdef int least                  # bytes that make the socket readable
 
     def __init__(self, sock, Endpoint endpoint, poller):
         self.sock = sock
@@ -289,6 +305,7 @@ cdef class Stream:
         self.poller = poller
         endpoint.stream = self
         self.interest = IO_READ
+        self.least = 1
         poller.set_interest(self, IO_READ, True)
         endpoint.mark()
 
@@ -360,8 +377,17 @@ cdef class Stream:
             want |= IO_READ
         return want
 
+    cdef int due(self) noexcept:
+        """Bytes that make the socket readable."""
+        return <int>max(1, self.endpoint.due())
+
     cdef int update_interest(self) except -1:
         cdef int want = self.wanted()
+        cdef int due = self.due()
+        if due != self.least:
+            # the connection's end and its errors show at once; a Unix socket heeds none of this
+            self.least = due
+            c_setsockopt(self.fd, SOL_SOCKET, SO_RCVLOWAT, &due, sizeof(due))
         if want != self.interest:
             self.interest = want
             self.poller.set_interest(self, want, False)

@@ -3,6 +3,8 @@
 
 cdef enum:
     MAX_ID_DIGITS = 20              # of an insert id, which has 64 bits
+    ANSWERS_TOGETHER = 4            # that are read at once, see ``due`` …
+    LONG_ANSWER = 64                # … and bytes of one above which that gains nothing
 
 cdef object _MIXING = re.compile(rb"(?:5\.5\.5-)?1(?:0\.(?:[3-9]|\d\d)|[1-9])\D").match
 
@@ -14,6 +16,8 @@ cdef class MyBatchServer(MySplitServer):
     cdef bint piped                 # its statements are sent behind one another, and not one INSERT with BEGIN
     cdef bint asking                # the answer to LAST_INSERT_ID() behind a statement is the next
     cdef int of_member              # statements of the next member answered so far
+    cdef Py_ssize_t answer_bytes    # of the answer that is being read, so far
+    cdef Py_ssize_t shortest        # bytes of the shortest, but for errors, since something was sent; 0: none has come
 
     # --- what is sent -----------------------------------------------------------------------------------
 
@@ -101,6 +105,7 @@ cdef class MyBatchServer(MySplitServer):
 
     cdef inline int send(self, bytes command, int answers) except -1:
         """A command of the batch's; ``answers``: to it and those that follow it at once."""
+        self.shortest = 0
         self.out.append_bytes(command)
         self.queue.push(X_BATCH, COM_QUERY, 0, None, answers)
         return self.mark()
@@ -141,6 +146,7 @@ cdef class MyBatchServer(MySplitServer):
         """
         cdef Unit unit
         cdef int answers = 0
+        self.shortest = 0
         for item in batch.units:
             unit = <Unit>item
             unit.asks = unit.step != 0 and (<Held>unit.members[0]).qtype in (QT_INSERT, QT_REPLACE)
@@ -215,7 +221,11 @@ cdef class MyBatchServer(MySplitServer):
         if length == MY_MAX_PACKET:
             self.continued = True
             batch.fail(RC_MISMATCH)
+        self.answer_bytes += MY_HEADER + length
         if answer.done:
+            if not answer.failed:
+                self.shortest = min(self.answer_bytes, self.shortest if self.shortest else LONG_ANSWER)
+            self.answer_bytes = 0
             front.count -= 1
             if not front.count:
                 self.queue.pop()
@@ -239,6 +249,21 @@ cdef class MyBatchServer(MySplitServer):
         if answer.failed and batch.phase != B_BLIND and batch.phase < B_ROLLBACK:
             batch.fail(my_retry_cause(answer.error))
         return self.advance(batch, EV_BAD if answer.failed else EV_GOOD)
+
+    cdef Py_ssize_t due(self) noexcept:
+        """Nothing is done before the last of the answers, which the server sends one by one: some are read together.
+
+        Not more than are sure to come, though, nor than may be under way without an ACK, of which the kernel sends none
+        for 40 ms while nothing is read: a sender's congestion window is seldom below 4 packets (BBR's smallest).
+        """
+        cdef Expected* front = self.queue.front()
+        cdef Py_ssize_t one = self.shortest if self.shortest else LEAST_ANSWER
+        cdef Py_ssize_t due
+        if front == NULL or front.owner != X_BATCH:
+            return 0
+        due = (front.count - (self.answer.response != RS_FIRST)) * LEAST_ANSWER - self.inbuf.size()
+        due = min(due, ANSWERS_TOGETHER * one)
+        return due if due > one else 0
 
     cdef uint64_t read_id(self, const char* p, Py_ssize_t length) except? 0:
         """The answer to MY_LAST_ID; 0: there is none."""

@@ -56,6 +56,7 @@ cdef enum MyStatus:
 cdef enum:
     MY_HEADER = 4
     MY_MAX_PACKET = 0xFFFFFF        # a payload of this length goes on in the next packet
+    LEAST_ANSWER = 11               # bytes of an OK packet without words; errors and results of rows are longer
     MY_LOOK = 40                    # bytes of a packet's payload that tell all that is asked of it
     MY_MAX_AUTH = 65536
     SSL_REQUEST_BYTES = 32          # of an SSLRequest, and of what a handshake response has in common with it

@@ -198,6 +198,9 @@ cdef class TlsStream(Stream):
             want |= IO_READ
         return want
 
+    cdef int due(self) noexcept:
+        return 1                    # where most of a record is here, less is to come than it holds
+
     cdef int close(self) except -1:
         if self.fd >= 0:
             if not self.tls.sealed.size():
