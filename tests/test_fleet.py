@@ -193,6 +193,7 @@ class Seen:
 def test_what_a_session_without_a_standbys_report_meets(running, tmp_path, listeners, monkeypatch):
     """25006 of a PostgreSQL 13: new sessions go elsewhere for a while; nobody is told, it may be its own doing."""
     monkeypatch.setattr(fleet_room, "BELIEVED_SECONDS", 0.5)
+    monkeypatch.setattr(fleet_room, "BELIEVED_LONGER_SECONDS", 0.5)
     port = listeners[0].getsockname()[1]
     fleet = make(running, tmp_path, f"127.0.0.1:{port}, 127.0.0.2:{port}", more="target = read-write\n")
     state = fleet.backends["postgres"]
@@ -206,6 +207,24 @@ def test_what_a_session_without_a_standbys_report_meets(running, tmp_path, liste
     running.run(lambda: fleet.server_says(session, "replica"))
     wait_for(lambda: session.told == ["shutdown"])
     assert session.read_only
+
+
+def test_what_sessions_have_met_holds_while_another_serves(running, tmp_path, listeners, monkeypatch):
+    """To try a replica again costs somebody an error: not before there is nobody else."""
+    monkeypatch.setattr(fleet_room, "BELIEVED_SECONDS", 0.1)
+    first, second = listeners
+    port = first.getsockname()[1]
+    fleet = make(running, tmp_path, f"127.0.0.1:{port}, 127.0.0.2:{port}", more="target = read-write\n",
+                 protocol="mariadb")
+    state = fleet.backends["mariadb"]
+    session = Seen(Route(state, state.servers[0], socket.AF_INET, ("127.0.0.1", port)))
+    running.run(lambda: fleet.server_says(session, "replica"))
+    wait_for(lambda: state.servers[0].role == "replica" and state.servers[1].up)
+    until = time.monotonic() + 3 * fleet_room.LOOK_SECONDS
+    wait_for(lambda: time.monotonic() > until)
+    assert state.servers[0].role == "replica"
+    second.close()
+    wait_for(lambda: state.servers[0].role == "unknown")
 
 
 def test_sessions_that_wait_go_on_when_one_is_promoted(running, tmp_path, listeners):

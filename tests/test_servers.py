@@ -209,6 +209,15 @@ def test_a_monitor_that_may_not_log_in(start_proxy, my_pair):
     assert "swordfish" not in proxy.log() + json.dumps(proxy.stats())
 
 
+def test_what_sessions_see_where_the_monitor_may_not(start_proxy, pg_pair):
+    proxy = start_proxy(postgres=behind(pg_pair.follower, pg_pair.primary),
+                        config=f"{READ_WRITE}monitor_user = nobody\n")
+    wait_for(lambda: [b["error"] != "not tried yet" and b["up"] for b in proxy.stats()["backends"]] == [True, True])
+    assert b"57P01" in RawPostgres(proxy.postgres_port).message()
+    wait_for(lambda: roles(proxy)[0] == "replica")
+    assert [pg_port(proxy) for _ in range(3)] == [pg_pair.primary.port] * 3
+
+
 def test_a_monitor_uses_tls(start_tls_proxy, tls_postgres, tls_mariadb, certificates):
     """As the backend's sessions do; ``u_tls`` may not come without."""
     monitor = {"monitor_user": "u_tls", "monitor_password": PASSWORD}

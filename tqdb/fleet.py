@@ -25,7 +25,8 @@ PROBE_LIMIT = 1.25          # seconds that an attempt may take: one lost packet 
 SILENT_SECONDS = 1.9        # without a word of the monitor's after which a server does not answer
 LOOKUP_SECONDS = 10         # between looks for a name's addresses …
 LOOKUP_AGAIN_SECONDS = 1    # … while it cannot be reached
-BELIEVED_SECONDS = 1.5      # for which it holds that a session has met a server that takes no writes
+BELIEVED_SECONDS = 1.5      # for which it holds that a session has met a server that takes no writes …
+BELIEVED_LONGER_SECONDS = 30    # … and in addition while another one may serve: to try costs somebody an error
 WAKES_PER_TURN = 64         # sessions that wait for a server and go on in one turn
 OUTDATED_SECONDS = 1        # for statements under way on a primary that is none any more: what it writes is lost
 LEAVE_STEP_SECONDS = 0.02   # between looks for sessions that are to end and have become idle
@@ -151,7 +152,7 @@ class Fleet:
             self.loop.call_later(0, lambda: self._probe(route.state, route.server))
 
     def server_says(self, session, what: str) -> None:
-        """See ``_core.Engine``. A monitor knows better, and is asked."""
+        """See ``_core.Engine``. A monitor that can tell knows better, and is asked."""
         route = session.route
         if route is None:
             return
@@ -159,7 +160,8 @@ class Fleet:
         if server.monitor is not None:
             if SAYS[what] != server.role:
                 server.monitor.hurry()
-            return
+            if server.said.role != UNKNOWN:
+                return
         role, until = SAYS[what], float("inf")
         # who is not used any more, or tells nothing when it changes, is given another chance
         if role != PRIMARY and not (what == "replica" and route.state.protocol == "postgres"
@@ -227,7 +229,7 @@ class Fleet:
                     server.looked_up = now
                     self.lookups.ask(server.address, lambda found, error, server=server:
                                      self._looked_up(server, found, error))
-                if now >= server.role_until:
+                if now >= server.role_until + (BELIEVED_LONGER_SECONDS if state.another(server) else 0):
                     self._is(state, server, UNKNOWN, float("inf"), False)
                 if server.monitored and now - server.heard >= SILENT_SECONDS:
                     self.down(state, server, "it does not answer")
@@ -290,7 +292,7 @@ class Fleet:
     def _said(self, state: BackendState, server: ServerState, said: Said) -> None:
         """The monitor has asked."""
         server.heard = time.monotonic()
-        server.said = said
+        before, server.said = server.said, said
         if said.up is False:
             self.down(state, server, said.error)
             return
@@ -302,7 +304,8 @@ class Fleet:
         if server.up:
             server.error = said.error
         state.timeline = max(state.timeline, said.timeline)
-        self._is(state, server, said.role, float("inf"), True)
+        if said.role != UNKNOWN or before.role != UNKNOWN:
+            self._is(state, server, said.role, float("inf"), True)      # else what sessions have met holds
 
     def reached(self, state: BackendState, server: ServerState) -> None:
         if server.up is True:

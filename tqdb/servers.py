@@ -148,6 +148,10 @@ class BackendState:
             return 2
         return int(self.read_write and server.role == UNKNOWN)
 
+    def another(self, than: ServerState) -> bool:
+        """Whether a server beside this one may serve, as far as is known."""
+        return any(s is not than and s.up and self.rank(s) in (0, 1) for s in self.servers)
+
     def choose(self, tried: dict[ServerState, int]) -> ServerState | None:
         """The best one that was not tried since it has changed."""
         found = [(rank, i) for i, s in enumerate(self.servers)
@@ -156,7 +160,7 @@ class BackendState:
 
     def trouble(self) -> str:
         """Why it cannot serve; empty if it can."""
-        if any(self.rank(s) in (0, 1) and s.up for s in self.servers):
+        if any(s.up and self.rank(s) in (0, 1) for s in self.servers):
             return ""
         if len(self.servers) == 1 and not self.unfit(self.servers[0]):
             return f"{self.protocol} backend {self.servers[0].trouble()}"
