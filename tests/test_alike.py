@@ -4,6 +4,7 @@ Four sessions do something each, two of them what changes a session, then all wr
 whose name, or whose values, depend on the session. What is stored is compared with what the direct way stores.
 """
 
+import re
 import socket
 import threading
 
@@ -13,7 +14,7 @@ import pytest
 from tests.crowd import together
 from tests.raw import RawMariaDB, RawPostgres
 from tests.wire import pg, pg_bind, pg_parse
-from tqdb.catalog.sessions import MAX_VERSIONS, UNLIKE, Questions
+from tqdb.catalog.sessions import MARIADB_VARIABLES, MAX_VERSIONS, UNLIKE, Questions
 
 HINT = "/* max_wait_ms:500 */ "
 
@@ -654,6 +655,66 @@ def test_mariadb_global_settings_change(mariadb, proxy, my_database, name, value
             assert len({z for _, _, z in rows}) == 2
         for connection in sessions:
             connection.close()
+
+
+# variables of a session that change of a write how fast it is and what a log has of it, or that are looked after
+# elsewhere: the last insert id, warnings, SET timestamp, SET insert_id, what ends a session
+MY_HARMLESS = re.compile("|".join("""
+    analyze_sample_percentage aria_.* big_tables binlog_alter_two_phase binlog_annotate_row_events .*_buffer_.*
+    column_compression_zlib_.* deadlock_.* default_master_connection eq_range_.* error_count expensive_subquery_limit
+    external_user gtid_seq_no histogram_.* identity in_predicate_conversion_threshold in_transaction
+    innodb_compression_default innodb_default_encryption_key_id innodb_ft_.* innodb_tmpdir insert_id interactive_timeout
+    join_cache_level keep_files_on_create last_gtid last_insert_id log_.* long_query_time max_delayed_threads
+    max_heap_table_size max_insert_delayed_threads max_length_for_sort_data max_relay_log_size max_rowid_filter_size
+    max_seeks_for_key max_tmp_tables max_user_connections min_examined_row_limit myisam_.* net_.* old_alter_table
+    old_passwords optimizer_.* profiling.* progress_report_time proxy_user pseudo_thread_id .*_alloc_block_size
+    query_cache_.* .*_prealloc_size rand_seed. redirect_url rowid_merge_buff_size skip_parallel_replication
+    slow_query_log sql_buffer_result sql_log_off sql_quote_show_create sql_slave_skip_counter storage_engine tcp_nodelay
+    thread_pool_priority timestamp tmp_.* use_stat_tables wait_timeout warning_count wsrep_gtid_seq_no wsrep_osu_method
+""".split()))
+
+
+def test_every_variable_of_a_mariadb_session_is_known(mariadb):
+    """What a later version brings along has to be looked at: it is compared, or changes nothing of a write."""
+    with mariadb.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT LOWER(VARIABLE_NAME) FROM information_schema.SYSTEM_VARIABLES "
+                       "WHERE VARIABLE_SCOPE LIKE 'SESSION%'")
+        names = {name for name, in cursor.fetchall()}
+    assert not {n for n in names - set(MARIADB_VARIABLES) if not MY_HARMLESS.fullmatch(n)}
+
+
+@pytest.mark.parametrize("name, value, expression", [
+    ("block_encryption_mode", "'aes-256-ecb'", "HEX(AES_ENCRYPT('x', 'k'))"),
+    ("character_set_collations", "'utf8mb4=utf8mb4_bin'", "_utf8mb4'a' = _utf8mb4'A'"),
+    ("div_precision_increment", "20", "1 / 3")])
+def test_mariadb_variables_that_show_in_a_row(mariadb, proxy, my_database, name, value, expression):
+    """Half of the sessions have another value: each row is as its own session would have it."""
+    with mariadb.connect(database=my_database) as admin, admin.cursor() as cursor:
+        if not cursor.execute("SHOW VARIABLES LIKE %s", (name,)):
+            pytest.skip(f"a server without {name}")
+
+        def run(port):
+            cursor.execute("CREATE OR REPLACE TABLE g (k INT PRIMARY KEY, v TEXT)")
+            cursor.execute("INSERT INTO g (k) VALUES " + ", ".join(f"({k})" for k in range(60)))
+            barrier = threading.Barrier(6, timeout=60)
+
+            def work(i):
+                with mariadb.connect(port, database=my_database) as connection, connection.cursor() as writer:
+                    if i % 2:
+                        writer.execute(f"SET {name} = {value}")
+                    for turn in range(10):
+                        barrier.wait()
+                        writer.execute(f"{HINT}UPDATE g SET v = {expression} WHERE k = {10 * i + turn}")
+
+            together(6, work)
+            cursor.execute("SELECT k, v FROM g ORDER BY k")
+            return cursor.fetchall()
+
+        direct = run(mariadb.port)
+        assert len({v for _, v in direct}) == 2
+        before = proxy.batched()
+        assert run(proxy.mariadb_port) == direct
+        assert proxy.batched() - before >= 20
 
 
 # what two sessions do before they prepare, what the other two do behind that, and a statement that shows the difference

@@ -19,22 +19,23 @@ from tqdb.analysis import DIALECTS
 # Of MariaDB's and MySQL's session variables those that can change what a write does, answers, or replicates.
 MARIADB_VARIABLES = tuple("""
     alter_algorithm auto_increment_increment auto_increment_offset autocommit binlog_format
-    binlog_direct_non_transactional_updates binlog_row_image character_set_client character_set_connection
-    character_set_database character_set_filesystem character_set_results character_set_server check_constraint_checks
-    collation_connection collation_database collation_server column_compression_threshold completion_type
-    default_regex_flags default_storage_engine default_tmp_storage_engine default_week_format div_precision_increment
-    enforce_storage_engine explicit_defaults_for_timestamp foreign_key_checks group_concat_max_len gtid_domain_id
+    binlog_direct_non_transactional_updates binlog_row_image block_encryption_mode character_set_client
+    character_set_collations character_set_connection character_set_database character_set_filesystem
+    character_set_results character_set_server check_constraint_checks collation_connection collation_database
+    collation_server column_compression_threshold completion_type default_regex_flags default_storage_engine
+    default_tmp_storage_engine default_week_format div_precision_increment enforce_storage_engine
+    explicit_defaults_for_timestamp foreign_key_checks group_concat_max_len gtid_domain_id
     idle_readonly_transaction_timeout idle_transaction_timeout idle_write_transaction_timeout
-    innodb_lock_wait_timeout innodb_snapshot_isolation innodb_strict_mode innodb_table_locks lc_messages lc_time_names
-    lock_wait_timeout low_priority_updates max_allowed_packet max_error_count max_join_size max_recursive_iterations
-    max_session_mem_used max_sort_length max_sp_recursion_depth max_statement_time max_execution_time note_verbosity
-    old old_mode pseudo_slave_mode server_id session_track_schema session_track_state_change
-    session_track_system_variables session_track_transaction_info skip_replication sql_auto_is_null sql_big_selects
-    sql_if_exists sql_log_bin sql_mode sql_notes sql_safe_updates sql_select_limit sql_warnings
-    system_versioning_alter_history system_versioning_asof system_versioning_insert_history time_zone
-    transaction_isolation transaction_read_only tx_isolation tx_read_only unique_checks updatable_views_with_limit
-    wsrep_causal_reads wsrep_dirty_reads wsrep_on wsrep_retry_autocommit wsrep_sync_wait wsrep_trx_fragment_size
-    wsrep_trx_fragment_unit
+    innodb_lock_wait_timeout innodb_snapshot_isolation innodb_strict_mode innodb_table_locks lc_messages
+    lc_time_names lock_wait_timeout low_priority_updates max_allowed_packet max_error_count max_join_size
+    max_recursive_iterations max_session_mem_used max_sort_length max_sp_recursion_depth max_statement_time
+    max_execution_time note_verbosity old old_mode pseudo_slave_mode server_id session_track_schema
+    session_track_state_change session_track_system_variables session_track_transaction_info skip_replication
+    sql_auto_is_null sql_big_selects sql_if_exists sql_log_bin sql_mode sql_notes sql_safe_updates sql_select_limit
+    sql_warnings standard_compliant_cte system_versioning_alter_history system_versioning_asof
+    system_versioning_insert_history time_zone transaction_isolation transaction_read_only tx_isolation tx_read_only
+    unique_checks updatable_views_with_limit wsrep_causal_reads wsrep_dirty_reads wsrep_on wsrep_retry_autocommit
+    wsrep_sync_wait wsrep_trx_fragment_size wsrep_trx_fragment_unit
 """.split())
 # which server it is, and settings of the whole server that decide what its sessions do
 _MARIADB_SERVER = ("hostname", "port", "datadir", "server_uid", "server_uuid", "innodb_autoinc_lock_mode")
