@@ -202,7 +202,11 @@ cdef class PgLogin(Session):
         cdef list params
         self.startup = p[:length]
         params = self.startup[8:].split(b"\0")
-        if p[length - 1] != 0 or startup_value(params, b"user") == b"":
+        # a name without characters ends them: nothing may stand behind it, for server and proxy to read differently
+        if b"" in params[0:len(params) - 2:2] or len(params) & 1 or p[length - 1] != 0:
+            self.refuse("protocol", "invalid startup packet layout: expected terminator as last byte")
+            return 0
+        if startup_value(params, b"user") == b"":
             self.refuse("protocol", "invalid startup packet layout: expected terminator and a user name")
             return 0
         if self.needs_tls and not has_tls(self):
