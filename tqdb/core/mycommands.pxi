@@ -436,7 +436,7 @@ cdef class MyCommands(MyBlocks):
         if text[:3].lower() == b"use" and not flags & F_MULTI:
             name = text[3:MAX_USE].strip(b" \t\r\n;")
             if name[:1] == b"`":
-                name = name[1:-1].replace(b"``", b"`")
+                name = name[1:len(name) - 1].replace(b"``", b"`")
             self.now_within(name.decode("utf-8", "replace"))
         elif flags & F_MULTI and b"use" in text[:MAX_CHARSET_TEXT].lower():
             self.now_within("")
