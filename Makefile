@@ -11,7 +11,7 @@ PROTOCOL ?= postgres mariadb
 CORE := setup.py $(wildcard tqdb/*.pyx tqdb/core/*.pxi tqdb/load/*.pyx tqdb/load/*.pxd)
 BENCH := TQDB_SLOWSYNC=build/slowsync.so $(VENV)/bin/tqdb bench --pictures bench-results
 # what goes into the executable
-PARTS := packaging/tqdb.spec packaging/entry.py tqdb/dashboard.html $(wildcard tqdb/*.py tqdb/*/*.py locustfiles/*.py)
+PARTS := packaging/tqdb.spec packaging/entry.py tqdb/dashboard.html tqdb/advice.html $(wildcard tqdb/*.py tqdb/*/*.py locustfiles/*.py)
 DEBUG ?= 0
 # what needs no server and no socket: it is run under the sanitizers too
 SANS_IO := tests/test_sans_io.py tests/test_scanner.py tests/test_fuzz_corpus.py \

@@ -28,6 +28,7 @@ class Hooks:
     row_count_sql = staticmethod(policy.row_count_sql)
     probe_sql = staticmethod(policy.probe_sql)
     judge = staticmethod(policy.judge)
+    explain = staticmethod(policy.explain)
 
     def __init__(self, **options):
         self.engine = Engine(self, **options)

@@ -70,18 +70,23 @@ class Crowd:
     def serve(self) -> None:
         """Everything sent is answered, to its end."""
         while any(self.unanswered):
-            for i, (_, server) in enumerate(self.members):
-                data, self.unanswered[i] = self.unanswered[i], b""
-                if b"BEGIN" in data:
-                    done = [pg(b"C", b"INSERT 0 %d\0" % rows.count(b"(1)")) for rows in data.split(b"INSERT")[1:]]
-                    mixed = b"statement_timeout=0" in data
-                    sets = data.count(b"SET LOCAL ") - mixed
-                    server.receive(pg(b"C", b"BEGIN\0") + SET * sets + b"".join(done) + SET * mixed + pg(b"Z", b"T"))
-                elif b"COMMIT" in data:
-                    server.receive(pg(b"C", b"COMMIT\0") + READY)
-                elif data:
-                    server.receive((pg(b"C", b"DISCARD SEQUENCES\0") + READY) * (b"DISCARD" in data) + DONE)
+            for i in range(len(self.members)):
+                self.serve_one(i)
             self.settle()
+
+    def serve_one(self, i: int) -> None:
+        """What was sent to one server is answered."""
+        server = self.members[i][1]
+        data, self.unanswered[i] = self.unanswered[i], b""
+        if b"BEGIN" in data:
+            done = [pg(b"C", b"INSERT 0 %d\0" % rows.count(b"(1)")) for rows in data.split(b"INSERT")[1:]]
+            mixed = b"statement_timeout=0" in data
+            sets = data.count(b"SET LOCAL ") - mixed
+            server.receive(pg(b"C", b"BEGIN\0") + SET * sets + b"".join(done) + SET * mixed + pg(b"Z", b"T"))
+        elif b"COMMIT" in data:
+            server.receive(pg(b"C", b"COMMIT\0") + READY)
+        elif data:
+            server.receive((pg(b"C", b"DISCARD SEQUENCES\0") + READY) * (b"DISCARD" in data) + DONE)
 
     def answered(self) -> list[int]:
         return [i for i, (session, _) in enumerate(self.members) if session.take_out()]

@@ -203,6 +203,7 @@ def test_a_text_is_refused_for_its_size_and_not_kept():
         assert policy.analyze(dialect, b"INSERT INTO t VALUES ", b"('" + long + b"')", b"") is NotImplemented
         assert policy.analyze_statement(dialect, b"UPDATE t SET a='" + long + b"'") is NotImplemented
         assert policy.pieces(dialect, b"('" + long + b"')", 1) is NotImplemented
+        assert policy.explain(dialect, b"UPDATE t SET a='" + long + b"'") is NotImplemented
         assert status.Views(None, 0.0, {}).sql(dialect, b"SHOW TQDB STATUS /*" + long + b"*/", None) is None
         assert policy.session_wait(dialect, b"SET x = '" + long + b"'") is None
     assert policy.session_wait(PG, b"SET TQDB.max_wait_ms = 5 /*" + long + b"*/") == "unreadable"

@@ -10,10 +10,11 @@ from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.errno cimport EAGAIN, EINTR, errno
+from libc.math cimport log1p
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc, realloc, strtoll
-from libc.string cimport memchr, memcmp, memcpy, memmove
+from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
 import hashlib
 import heapq
@@ -37,12 +38,15 @@ include "core/sqltuples.pxi"
 include "core/sqlscan.pxi"
 include "core/sqlnormal.pxi"
 include "core/sqlblocks.pxi"
+include "core/sqlnumber.pxi"
 include "core/expect.pxi"
 include "core/endpoint.pxi"
 include "core/tls.pxi"
 include "core/proxied.pxi"
 include "core/shapes.pxi"
 include "core/rules.pxi"
+include "core/crowd.pxi"
+include "core/watch.pxi"
 include "core/awaited.pxi"
 include "core/classes.pxi"
 include "core/held.pxi"
@@ -56,6 +60,7 @@ include "core/history.pxi"
 include "core/counted.pxi"
 include "core/alike.pxi"
 include "core/ruled.pxi"
+include "core/watched.pxi"
 include "core/session.pxi"
 include "core/server.pxi"
 include "core/pgwire.pxi"

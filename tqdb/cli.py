@@ -62,16 +62,26 @@ def licenses(args) -> int:
     return 0
 
 
+def _address(args) -> str:
+    """Of a running proxy's HTTP: the one given, or the configuration's."""
+    if args.address is not None:
+        return args.address
+    found = _configuration(args).metrics.listen
+    if found is None:
+        raise ConfigError(f"{args.command}: this configuration has no [metrics] listen; give the address")
+    return str(found)
+
+
 def top(args) -> int:
     from tqdb.top import run
 
-    address = args.address
-    if address is None:
-        found = _configuration(args).metrics.listen
-        if found is None:
-            raise ConfigError("top: this configuration has no [metrics] listen; give the address")
-        address = str(found)
-    return run(address, args.once, args.interval)
+    return run(_address(args), args.once, args.interval)
+
+
+def advise(args) -> int:
+    from tqdb.advise import run
+
+    return run(_address(args), args.minutes, args.json)
 
 
 def demo(args) -> int:
@@ -129,13 +139,23 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("config", config, "print a commented configuration file with every key")
     sub.add_argument("--markdown", action="store_true", help="as tables instead")
 
-    sub = command("top", top, "the dashboard's figures in the terminal, until Ctrl-C")
-    sub.add_argument("address", nargs="?", metavar="HOST:PORT", help="a proxy's [metrics] listen; default: the "
-                     "configuration's")
-    sub.add_argument("-c", "--config", metavar="FILE", help="configuration file to take the address from")
+    def asking(name, function, text):
+        """A command about a running proxy."""
+        sub = command(name, function, text)
+        sub.add_argument("address", nargs="?", metavar="HOST:PORT", help="a proxy's [metrics] listen; default: the "
+                         "configuration's")
+        sub.add_argument("-c", "--config", metavar="FILE", help="configuration file to take the address from")
+        sub.set_defaults(postgres=None, mariadb=None, listen_postgres=None, listen_mariadb=None, metrics=None)
+        return sub
+
+    sub = asking("advise", advise, "which writes would gain from batching, why others cannot, and the rules to paste")
+    sub.add_argument("--minutes", type=_positive, metavar="N", help="about the next N minutes (default: since the "
+                     "proxy's start)")
+    sub.add_argument("--json", action="store_true", help="all of it, as JSON")
+
+    sub = asking("top", top, "the dashboard's figures in the terminal, until Ctrl-C")
     sub.add_argument("--once", action="store_true", help="print them once and end")
     sub.add_argument("--interval", type=_positive, default=1.0, metavar="N", help="seconds between looks (default 1)")
-    sub.set_defaults(postgres=None, mariadb=None, listen_postgres=None, listen_mariadb=None, metrics=None)
 
     sub = command("demo", demo, "start throwaway servers and show the same write load direct and batched")
     sub.add_argument("--seconds", type=_positive, default=8.0, metavar="N", help="length of each run (default 8)")

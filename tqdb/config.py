@@ -218,6 +218,8 @@ class WriteBatch:
     max_wait_ms_limit: int = _option(1000, _whole(1, 3600000), "hints above it are cut to it, milliseconds")
     max_batch_bytes: int = _option(1048576, _whole(1024, 15728640), "bytes of one batch")
     max_label_sets: int = _option(1000, _whole(0, 1000000), "bound on metric series by file and line")
+    max_shapes_watched: int = _option(
+        1000, _whole(0, 10000), "write shapes that advice is given about; 0 for none")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""``/metrics``, ``/healthz``, ``/readyz``, ``/stats.json`` and the dashboard, in the proxy's own loop.
+"""``/metrics``, ``/healthz``, ``/readyz``, ``/stats.json``, ``/advice.json`` and their pages, in the proxy's own loop.
 
 Whoever reaches the address can neither hold the loop up nor keep others out: a turn of the loop spends ``TURN_SECONDS``
 here, and one answer that takes time, or a part of it, is made in each, whoever asked; and where there is no room for a
@@ -28,6 +28,7 @@ MAX_ACCEPT_BYTES = 1024     # of the Accept header that are looked at
 TURN_SECONDS = 0.005        # after which a turn of the loop leaves what else is ready to the next
 STEP_SECONDS = 0.0005       # that one turn of the loop may spend on a body made in parts
 SEND_BYTES = 131072         # that it may send of one
+PAGES = {"/": "dashboard.html", "/advice": "advice.html"}
 AT_ONCE = ("/healthz", "/readyz")       # answered before anything that takes time
 
 
@@ -44,7 +45,7 @@ class HttpServer:
         self.turn = 0.0             # of the loop, by when it began
         self.spent = 0.0            # seconds in it
         self.retired = False        # no connection is accepted, and none is kept alive
-        self.page = (files("tqdb") / "dashboard.html").read_bytes()
+        self.pages = {path: (files("tqdb") / name).read_bytes() for path, name in PAGES.items()}
         sock.setblocking(False)
         self._listen()
         loop.call_later(1, self._sweep)
@@ -107,11 +108,13 @@ class HttpServer:
             ok, text = self.source.readiness()
         elif path == "/stats.json":
             return 200, "application/json", self.source.stats_json()
-        elif path == "/":
-            return 200, "text/html; charset=utf-8", self.page
+        elif path == "/advice.json":
+            return 200, "application/json", self.source.advice_json()
+        elif path in self.pages:
+            return 200, "text/html; charset=utf-8", self.pages[path]
         else:
             return (404, "text/plain; charset=utf-8",
-                    b"there are /, /metrics, /healthz, /readyz and /stats.json\n")
+                    b"there are /, /advice, /metrics, /healthz, /readyz, /stats.json and /advice.json\n")
         return 200 if ok else 503, "text/plain; charset=utf-8", text.encode() + b"\n"
 
     def retire(self) -> None:

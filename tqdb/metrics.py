@@ -334,6 +334,10 @@ class Metrics(Collector):
     def readiness(self) -> tuple[bool, str]:
         return self.server.readiness()
 
+    def advice_json(self) -> Iterator[bytes]:
+        """What is said of the writes that are watched, in parts."""
+        return self.server.advice.body()
+
     def stats_json(self) -> bytes:
         """What the dashboard shows."""
         engine = self.server.engine

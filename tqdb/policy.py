@@ -23,12 +23,13 @@ _parsers = Budget(BURST_SECONDS, SHARE)
 _SHAPES = Purpose("shape", budget=_parsers)
 _STATEMENTS = Purpose("statement", budget=_parsers)
 _PIECES = Purpose("pieces", budget=_parsers)
+_EXPLANATIONS = Purpose("explanation", budget=_parsers)
 _FACTS = Purpose("facts", MAX_FACTS_BYTES, _parsers)
 _WAITS = Purpose("session_wait")
 _STARTUPS = Purpose("startup_wait", MAX_STARTUP_BYTES)
 _KILLS = Purpose("killed_query")
 _ROW_COUNTS = Purpose("row_count")
-PURPOSES = (_SHAPES, _STATEMENTS, _PIECES, _FACTS, _WAITS, _STARTUPS, _KILLS, _ROW_COUNTS,
+PURPOSES = (_SHAPES, _STATEMENTS, _PIECES, _EXPLANATIONS, _FACTS, _WAITS, _STARTUPS, _KILLS, _ROW_COUNTS,
             rules.PURPOSE, status.PURPOSE)
 
 # Blanks and comments before a statement. What repeats is possessive in every pattern here: linear in any text.
@@ -50,6 +51,11 @@ def pieces(dialect: int, values: bytes, nparams: int):
     return bounded(_PIECES, len(values), analysis.pieces, dialect, values, nparams)
 
 
+def explain(dialect: int, sql: bytes):
+    """See ``analysis.explain``; ``NotImplemented``: not now."""
+    return bounded(_EXPLANATIONS, len(sql), analysis.explain, dialect, sql)
+
+
 def warm_up() -> None:
     """Analyses a statement of each dialect: what parsers make at their first call is made before clients wait."""
     for dialect in range(len(DIALECTS)):
@@ -63,8 +69,8 @@ def probe_sql(dialect: int, verdict) -> bytes:
 
 
 def judge(dialect: int, verdict, rows: list[list[bytes | None]] | None, state: object = None
-          ) -> tuple[bool, str, bool, int, int, float, frozenset[str], str | None] | tuple[bytes, object]:
-    """``(ok, reason, multi_row, id_step, byte_limit, wait_limit, settings, schema)`` from the last question's answer.
+          ) -> tuple[bool, str, bool, int, int, float, frozenset[str], str | None, str] | tuple[bytes, object]:
+    """``(ok, reason, multi_row, id_step, byte_limit, wait_limit, settings, schema, why)`` from the last answer.
 
     Or ``(sql, state)``: the next question, and the ``state`` to be given with its answer. No answer means: relay.
     ``NotImplemented``: not now.
@@ -85,7 +91,7 @@ def judge(dialect: int, verdict, rows: list[list[bytes | None]] | None, state: o
         name = f"{verdict.schema}.{verdict.table}" if verdict.schema else verdict.table
         _explain(DIALECTS[dialect], name[:MAX_NAME], facts.why)
     return (facts.ok, facts.reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit,
-            facts.settings, facts.schema)
+            facts.settings, facts.schema, facts.why)
 
 
 def _judge(dialect: int, verdict, rows: list[list[bytes | None]], state: object) -> Facts | Ask:

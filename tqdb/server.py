@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from logging import ERROR, INFO, WARNING
 from selectors import EVENT_READ
 
-from tqdb import policy, rules, tls
+from tqdb import advice, policy, rules, tls
 from tqdb._core import Engine, MyServer, MySession, PgServer, PgSession, Stats, Stream, TlsStream, make_proxy_header
+from tqdb.advice import Advice
 from tqdb.attempts import Attempt, Cancelling
 from tqdb.backends import tune
 from tqdb.catalog import sessions
@@ -66,7 +67,8 @@ class Server:
     startup_wait = _hook(policy.startup_wait)
     killed_query = _hook(policy.killed_query)
     row_count_sql = _hook(policy.row_count_sql)
-    judge = _hook(policy.judge, (False, "table", False, 0, 0, 0.0, frozenset(), None))
+    judge = _hook(policy.judge, (False, "table", False, 0, 0, 0.0, frozenset(), None, "the answer was not read"))
+    explain = _hook(policy.explain, NotImplemented)
     probe_sql = staticmethod(policy.probe_sql)
 
     def __init__(self, config: Config, replace: bool = False, command: list[str] | None = None):
@@ -80,7 +82,10 @@ class Server:
         self.rules = rules.Rules(config)
         self.questions = sessions.Questions()
         self.session_sql = self.questions.first
-        self.views = Views(self.engine, self.started, {"rules": View(rules.COLUMNS, self.rules_shown, MAX_RULES)})
+        self.advice = Advice(self.engine, self.started)
+        self.views = Views(self.engine, self.started, {
+            "rules": View(rules.COLUMNS, self.rules_shown, MAX_RULES),
+            "writes": View(Advice.COLUMNS, self.advice.rows, advice.SHOWN)})
         self._configure_engine()
         self.loop.deadline = self.engine.next_deadline
         self.loop.tick = self.engine.tick
@@ -110,6 +115,7 @@ class Server:
         self.engine.max_batch_size = batch.max_batch_size
         self.engine.max_batch_bytes = batch.max_batch_bytes
         self.engine.max_wait_ms = batch.max_wait_ms_limit
+        self.engine.watch.resize(batch.max_shapes_watched)
         self.engine.max_message_bytes = limits.max_message_bytes
         self.engine.set_rules(self.rules.for_core(), self.rules.observed)
         for name, why in rules.unreachable(self.config).items():
@@ -365,6 +371,7 @@ class Server:
         for endpoint in [*self.sessions, *self.servers]:
             if endpoint.closing:
                 self.loop.call_later(LINGER_SECONDS, endpoint.abort)
+        self.guarded("advise", None, self.engine.advise, now)
         self.engine.settle()
 
     def run(self) -> None:

@@ -22,10 +22,10 @@ SOURCES = 10
 EVENTS = 5
 
 
-def fetch(address: str) -> dict:
-    """``/stats.json`` of the proxy whose HTTP listens on ``address``; TqdbError if it does not answer."""
+def fetch(address: str, what: str = "stats.json") -> dict:
+    """``/stats.json``, or ``what``, of the proxy whose HTTP listens on ``address``; TqdbError if it does not answer."""
     try:
-        with urllib.request.urlopen(f"http://{address}/stats.json", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{address}/{what}", timeout=5) as answer:
             return json.load(answer)
     except (OSError, urllib.error.URLError, ValueError) as e:
         raise TqdbError(f"no tqdb answers on http://{address}/: {getattr(e, 'reason', e)}") from None

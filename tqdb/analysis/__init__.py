@@ -73,6 +73,17 @@ def analyze_statement(dialect: int, sql: bytes) -> Verdict | None:
     return Verdict(multi_row=False, **found) if found else None
 
 
+def explain(dialect: int, sql: bytes) -> str:
+    """Why a write's text keeps it from being batched, in words; ``sql`` is one that has no verdict."""
+    if tokens(sql) > MAX_TOKENS:
+        return "it is too long to be read"
+    try:
+        text = sql.decode()
+    except UnicodeDecodeError:
+        return "it is not UTF-8 text"
+    return (mariadb if DIALECTS[dialect] == "mariadb" else postgres).explain(text)
+
+
 def pieces(dialect: int, values: bytes, nparams: int) -> tuple[tuple[bytes, int], ...] | None:
     """A tuple of values at its parameters: ``((text, number of the parameter behind it or 0), …)``.
 

@@ -114,6 +114,17 @@ def plain_insert(prefix: str, values: str, suffix: str) -> dict | None:
     }
 
 
+def explain(sql: str) -> str:
+    """See ``analysis.explain``."""
+    head = next((found for found in (pattern.match(sql) for pattern in _WRITES) if found), None)
+    if head is None:
+        return "it is not a plain INSERT, REPLACE, UPDATE or DELETE of one table"
+    tokens = read(sql[head.end():])
+    if _LONG_WORD.search(head[0]) or not _readable(tokens):
+        return "it cannot be read"
+    return f"it {judge(tokens, STATEMENT_WORDS, free=True).why or 'has a form that is not known'}"
+
+
 def plain_statement(sql: str) -> dict | None:
     """Facts of a write (see ``analysis.Verdict``) that answers the same in a transaction with others, else None.
 

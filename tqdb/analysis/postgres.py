@@ -157,6 +157,18 @@ def _parameters(statement) -> int:
         return 0
 
 
+def explain(sql: str) -> str:
+    """See ``analysis.explain``."""
+    named = Collector()
+    try:
+        statements = named.text(sql)
+    except Unknown as e:
+        return str(e)
+    except RecursionError:
+        return "it is too deep"
+    return "it is more than one statement" if len(statements) != 1 else "it writes to no table that is named in it"
+
+
 def plain_statement(sql: str) -> dict | None:
     """Facts of a write (see ``analysis.Verdict``) that answers the same in a transaction with others, else None."""
     named = Collector()

@@ -4,13 +4,99 @@ cdef enum:
     MAX_SETTING_NAMES = 64          # custom settings by which sessions are compared
     MAX_ROUNDS = 8                  # questions about one table
 
+cdef double ENQUIRY_SECONDS = 0.5    # between questions for advice
+cdef double FAREWELL_SECONDS = 5.0   # that one may take on a connection whose client has gone
 cdef double FACTS_SECONDS = 60.0
 cdef double FACTS_RETRY_SECONDS = 2.0    # after the catalogue has answered with an error, or not to the end
 cdef double ASKING_SHARE = 0.25          # of a slow answer in what answers are thought to take
 
 
+cdef class Enquiry:
+    """The catalogue is asked about a table whose writes are watched, and nobody waits for the answer."""
+    cdef Member member              # on whose connection: its client has gone, or is idle
+    cdef int32_t slot               # of the shape …
+    cdef uint64_t key
+    cdef Shape shape
+    cdef object so_far              # what ``judge`` makes of the answers before
+    cdef int rounds
+    cdef uint64_t epoch             # the engine's DDL epoch when it began
+    cdef double began
+
+
 cdef class Asking(Gathering):
     """The engine, as far as it asks questions. See ``Engine``."""
+    cdef Enquiry enquiry            # under way, one at a time
+    cdef double enquired            # when the last one began
+    cdef Member candidate           # whose connection may be used for one as soon as it is idle …
+    cdef int32_t candidate_slot     # … about this shape
+
+    # --- what is found out for advice -----------------------------------------------------------------
+
+    cdef int find_out(self, Member member, int32_t slot) except -1:
+        """What the catalogue says of a watched shape's table is already known, or is to be asked for."""
+        cdef Watch watch = self.watch
+        cdef Shape shape = <Shape>watch.shapes[slot]
+        cdef TableFacts facts = None
+        if member.cls is not None:
+            facts = member.cls.tables.get(shape.verdict.facts_key)
+        if facts is not None and facts.state != T_UNKNOWN and not facts.probing:
+            return watch.find_table(
+                slot, facts.state == T_OPEN, facts.multi_row, facts.why, facts.epoch, self.now)
+        if self.candidate is None:
+            self.candidate = member
+            self.candidate_slot = slot
+        return 0
+
+    cdef bint wants_to_enquire(self, Member member, int32_t slot) except -1:
+        """Whether the catalogue is to be asked about that shape's table, and may be now on the member's connection."""
+        cdef Watch watch = self.watch
+        return (self.enquiry is None and not self.draining and self.now - self.enquired >= ENQUIRY_SECONDS
+                and slot != NO_SLOT and slot < watch.used and watch.unsettled(slot, self.ddl_epoch, self.now)
+                and watch.shapes[slot] is not None and member.server is not None and member.server.may_lead()
+                and member.asked is None and member.asked_in is None)
+
+    cdef int enquire(self, Member member, int32_t slot) except -1:
+        cdef Enquiry enquiry = Enquiry.__new__(Enquiry)
+        enquiry.member = member
+        enquiry.slot = slot
+        enquiry.key = self.watch.seen[slot].key
+        enquiry.shape = <Shape>self.watch.shapes[slot]
+        enquiry.epoch = self.ddl_epoch
+        enquiry.began = self.enquired = self.now
+        self.enquiry = enquiry
+        member.server.ask(self.hooks.probe_sql(member.dialect, enquiry.shape.verdict))
+        return 0
+
+    cdef int told_of_shape(self, Member member, rows) except -1:
+        """The answer to a question that nobody waits for; it may lead to the next."""
+        cdef Enquiry enquiry = self.enquiry
+        answer = self.hooks.judge(member.dialect, enquiry.shape.verdict, rows, enquiry.so_far)
+        enquiry.rounds += 1
+        if answer is not NotImplemented and len(answer) == 2:
+            if enquiry.rounds < MAX_ROUNDS and member.server.may_lead() and (
+                    member.closing or not member.has_input()):
+                question, enquiry.so_far = answer
+                return member.server.ask(question)
+        elif answer is not NotImplemented and self.watch.holds(enquiry.slot, enquiry.key) and (
+                self.watch.shapes[enquiry.slot] is not None):
+            self.watch.find_table(enquiry.slot, answer[0], answer[2], answer[8], enquiry.epoch, self.now)
+        self.enquiry = None
+        return member.server.disconnect(C_CLIENT_GONE) if member.closing else 0
+
+    def advise(self, double now):
+        """Once a second: what is to be found out for advice is chosen, and asked where nobody waits for it."""
+        cdef Member member = self.candidate
+        cdef int32_t slot = self.candidate_slot
+        self.now = now
+        self.candidate = None
+        if self.enquiry is not None and self.enquiry.member.closing and now - self.enquiry.began > FAREWELL_SECONDS:
+            self.enquiry.member.server.disconnect(C_CLIENT_GONE)
+        if member is not None and member.may_be_used() and self.wants_to_enquire(member, slot):
+            self.enquire(member, slot)
+        self.watch.plan(self.ddl_epoch, now)
+        self.settle()
+
+    # --- what writes wait for ---------------------------------------------------------------------------
 
     cdef int ask(self, Member member, Group group) except -1:
         """The catalogue is asked about the group's table, on this member's connection; the group waits for it."""
@@ -42,6 +128,8 @@ cdef class Asking(Gathering):
         """
         cdef TableFacts facts = member.asked
         cdef Group group = member.asked_for
+        if self.enquiry is not None and self.enquiry.member is member:
+            return self.told_of_shape(member, rows)
         if member.asked_in is not None:
             return self.told_of_member(member, rows)
         answer = self.hooks.judge(member.dialect, group.shape.verdict, rows, facts.so_far)
@@ -54,7 +142,8 @@ cdef class Asking(Gathering):
                     member.server.may_lead()):
                 return self.send_question(member, facts)
             return self.asking_ended(member)
-        ok, reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit, settings, schema = answer
+        (ok, reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit, settings, schema,
+         facts.why) = answer
         if schema is not None:
             facts.schema = schema
         facts.state = T_OPEN if ok else T_REFUSED
@@ -118,6 +207,8 @@ cdef class Asking(Gathering):
         """The catalogue has answered, or will not; or the session's own server has."""
         cdef TableFacts facts = member.asked
         cdef Family family = member.asked_in
+        if self.enquiry is not None and self.enquiry.member is member:
+            self.enquiry = None
         if family is not None:
             member.asked_in = None
             family.asking -= 1

@@ -29,6 +29,7 @@ cdef extern from *:
         return 1;
     }
     static inline int tq_clz64(uint64_t v) { return __builtin_clzll(v); }
+    static inline int tq_popcount64(uint64_t v) { return __builtin_popcountll(v); }
     static inline void tq_put_be16(char *p, uint32_t v) {
         p[0] = (char)(v >> 8); p[1] = (char)v;
     }
@@ -40,6 +41,7 @@ cdef extern from *:
     uint32_t tq_be16(const char* p) nogil
     bint tq_same(const char* a, const char* b, size_t n) nogil
     int tq_clz64(uint64_t v) nogil
+    int tq_popcount64(uint64_t v) nogil
     void tq_put_be16(char* p, uint32_t v) nogil
     void tq_put_be32(char* p, uint32_t v) nogil
 

@@ -13,7 +13,8 @@ cdef enum FactsState:
 cdef class TableFacts:
     """What the catalogue said of one table, for statements that name the same columns and functions."""
     cdef int state
-    cdef int reason                 # Reason, when refused
+    cdef int reason                 # Reason, when refused …
+    cdef object why                 # … in words
     cdef uint64_t epoch             # the engine's DDL epoch when the catalogue was asked
     cdef double expires             # when it is to be asked again
     cdef bint probing

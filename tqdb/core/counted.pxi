@@ -19,6 +19,8 @@ cdef class Counted(Member):
     cdef double started
     cdef Source timed_source
     cdef int timed_qtype
+    cdef Writer writer
+    cdef int alone_for                  # the Reason for which the last write that went alone did
 
     cdef int client_state(self) noexcept:
         """A ``ClientState``."""
@@ -38,6 +40,9 @@ cdef class Counted(Member):
         if self.timing:
             self.timing = False
             seconds = now - self.started
+            if self.timed_qtype <= QT_REPLACE:
+                self.writer.answered = now
+                self.writer.ahead = False
             observe_seconds(&self.timed_source.n.latency[self.timed_qtype], seconds)
             if kind == LK_ALONE and self.timed_qtype > QT_REPLACE:
                 kind = LK_REST
@@ -70,6 +75,7 @@ cdef class Counted(Member):
             self.engine.stats.count_individual(qtype, reason, source)
             self.last_batch_size = 1
             self.last_reason = REASONS[reason]
+            self.alone_for = reason
         return 0
 
     cdef inline int count_new_alone(self, int reason) except -1:

@@ -19,11 +19,12 @@ cdef class Engine(Departing):
     ``row_count_sql(sql, rows)`` -> the statement with ROW_COUNT() replaced, or None;
     ``probe_sql(dialect, verdict)`` -> the first question for the catalogue;
     ``judge(dialect, verdict, rows, state)`` -> ``(ok, reason_name, multi_row, id_step, byte_limit, wait_limit,
-    settings, schema)``, or the next question and what is to be given with its rows, ``(sql, state)``; ``state`` is None
-    with the first; NotImplemented: not just now, as if the catalogue had not answered;
+    settings, schema, why)``, or the next question and what is to be given with its rows, ``(sql, state)``; ``state`` is
+    None with the first; NotImplemented: not just now, as if the catalogue had not answered;
     ``session_sql(dialect, settings, version)`` -> the question what a session is like, ``(sql, state)``;
     ``judge_session(dialect, rows, state)`` -> ``(refused, digest, reading, idle_limit, schemas)``, or ``(sql, state)``;
     ``candidates(session)``, ``first_rule(numbers, shape, schemas)``: see ``Rulebook``;
+    ``explain(dialect, sql)`` -> why a write may not be batched, in words; NotImplemented: not just now;
     ``status_sql(dialect, sql, session)`` -> the statement that answers a status query;
     ``status_variables(sql, session)`` -> for one that MariaDB prepares: what sets its figures, and what shows them;
     ``connect(session)``, ``cancel(session, packet, key)``, ``session_closed(session)``, ``server_closed(server)``;
@@ -174,6 +175,7 @@ cdef class Engine(Departing):
                 held = <Held>item
                 member = <Member>held.owner
                 stats.count_batched(qtype, held.nwrites, held.source)
+                self.watch.went_together(held.slot, held.key, held.nwrites)
                 member.last_batch_size = batch.nwrites
                 member.last_reason = FLUSH_REASONS[unit.flush_reason]
                 member.coming.answered = self.now
@@ -207,6 +209,7 @@ cdef class Engine(Departing):
                 if batch.known_when_lost == K_UNKNOWN:
                     # each was handed to the database once
                     self.stats.count_batched(held.qtype, held.nwrites, held.source)
+                    self.watch.went_together(held.slot, held.key, held.nwrites)
                     self.end_member(member, True)
                 elif not member.usable():
                     self.end_member(member, False)

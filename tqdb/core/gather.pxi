@@ -19,6 +19,7 @@ cdef class Gathering(Turn):
     cdef Rulebook rules
     cdef bint ruled                     # rules, or observation, may decide about writes
     cdef bint[2] observed               # by dialect: nothing is batched
+    cdef readonly Watch watch
     cdef bint settling
     cdef list ripe                      # groups that could leave now
     cdef list departures                # batches to be sent
@@ -49,6 +50,7 @@ cdef class Gathering(Turn):
         self.classes = ClassRegistry()
         self.shapes = Shapes(hooks)
         self.rules = Rulebook(hooks)
+        self.watch = Watch()
         self.dirty = []
         self.resumed = []
         self.later = []

@@ -67,6 +67,8 @@ cdef class Held:
     cdef Shape shape
     cdef Source source
     cdef int qtype
+    cdef int32_t slot               # where its writes are watched …
+    cdef uint64_t key               # … as this
     cdef int place                  # Place
     cdef object where               # the Group or Batch
 

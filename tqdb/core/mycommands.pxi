@@ -29,6 +29,7 @@ cdef class MyReset:
 cdef class MyStatement(Prepared):
     """A prepared statement as its COM_STMT_PREPARE and the server's answer told it; the effect of that command."""
     cdef Source source
+    cdef uint64_t shape_number      # its number, 0: it is no write
     cdef bint unread                # it was too long: nothing is known of it
     cdef bytes status               # the question about the proxy, if it is one; None: it is not
     cdef uint32_t number            # statement id
@@ -291,6 +292,9 @@ cdef class MyCommands(MyBlocks):
         if command in MY_DUMPS:
             self.state = MY_RAW
         self.left = command == COM_QUIT
+        if self.left and self.may_ask_on_leaving():
+            self.disconnect(C_CLIENT_GONE)
+            return NEED_MORE
         return self.relay_packet(p, n, length)
 
     # --- text -------------------------------------------------------------------------------------------

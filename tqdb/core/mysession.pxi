@@ -17,6 +17,8 @@ cdef class MySession(MyCommands):
         statement.wait_ms = s.wait_ms
         if s.qtype <= QT_REPLACE and n <= MAX_STATEMENT_BYTES:
             statement.text = sql[s.text_start:s.text_end]
+            if not s.flags & F_UNSURE:
+                statement.shape_number = number_of(<const uint8_t*>sql, &s, MY)
         if self.asks_first(statement):
             return self.wait_for(0)
         self.restore()
@@ -85,6 +87,7 @@ cdef class MySession(MyCommands):
                 statement, wait, p, length, types_at, self.has_types(statement, p, length, types_at))
             if action != A_WAIT:
                 self.count_hits(1)
+                self.watch_prepared(statement.shape_number, statement.text, action, 1)
             if action == A_HELD:
                 return MY_HEADER + length
             if action == A_WAIT:
@@ -127,6 +130,8 @@ cdef class MySession(MyCommands):
             if self.qtype <= QT_REPLACE and self.wait_of(statement) != WAIT_NONE else R_NO_HINT)
         if self.qtype <= QT_REPLACE:
             self.count_hits(1)
+        if self.qtype <= QT_REPLACE and command == COM_STMT_EXECUTE:
+            self.watch_prepared(statement.shape_number, statement.text, A_RELAY, 1)
         return self.send_execute(command, statement, p, n, length)
 
     cdef Py_ssize_t send_execute(self, int command, MyStatement statement, const char* p, Py_ssize_t n,

@@ -64,6 +64,14 @@ cdef class Member(Endpoint):
         """The held messages go their ordinary way, byte for byte, on the session's own connection."""
         return 0
 
+    cdef bint may_be_used(self) except -1:
+        """Whether a question may be asked on its connection that its client neither waits for nor hears of."""
+        return False
+
+    cdef inline bint has_input(self) noexcept:
+        """Its client has sent something that was not looked at yet."""
+        return self.inbuf.size() > 0
+
     cdef int overhear(self, rows) except -1:
         """An answer about itself, also for what its dialect has put into the question; None after an error."""
         return 0

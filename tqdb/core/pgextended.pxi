@@ -189,6 +189,7 @@ cdef class PgExtended(PgLogin):
                 if self.qtype <= QT_REPLACE and self.wait_of(statement) != WAIT_NONE else R_NO_HINT)
             if self.qtype <= QT_REPLACE:
                 self.count_hits(1)
+                self.watch_prepared(statement.shape_number, statement.text, A_RELAY, 1)
         self.expected.sent(X_RELAY, FE_EXECUTE, XF_COPY if statement.flags & F_COPY else 0, statement.change)
         return self.relay_message(p, n, total)
 

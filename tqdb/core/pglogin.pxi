@@ -308,6 +308,7 @@ cdef class PgLogin(Session):
         elif name == PG_NAME:
             self.application = value.decode("utf-8", "replace")
             self.scope_generation = -1
+            self.writer.application = value[:MAX_APPLICATION]
             return 0
         if self.state == PG_AUTH:
             self.login_params[name] = value

@@ -142,6 +142,9 @@ cdef class PgSession(PgExtended):
             self.expected.copy_ended()
         elif kind == FE_COPY_DATA:
             self.expected.copy_data = True
+        elif kind == FE_TERMINATE and self.may_ask_on_leaving():
+            self.disconnect(C_CLIENT_GONE)
+            return NEED_MORE
         else:
             self.expected.sent(X_RELAY, kind)
             self.left = kind == FE_TERMINATE
@@ -388,6 +391,7 @@ cdef class PgSession(PgExtended):
             action = self.gather(shape, segment.count, p, n, wait)
         if action != A_WAIT:
             self.count_hits(segment.count)
+            self.watch_prepared(statement.shape_number, statement.text, action, segment.count)
         if action == A_RELAY:
             self.counted = True
         elif action == A_HELD:

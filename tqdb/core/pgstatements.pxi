@@ -14,6 +14,7 @@ cdef class PgStatement(Prepared):
     cdef Py_ssize_t sql_end
     cdef bytes oids                 # number and OIDs of parameter types, as in the message
     cdef Source source
+    cdef uint64_t shape_number      # its number, 0: it is no write
     cdef uint64_t epoch             # the engine's DDL epoch when the server last saw it
     cdef int opens                  # it is BEGIN: BlockFlag bits …
     cdef int closes                 # … or COMMIT
@@ -98,6 +99,8 @@ cdef class PgStatements:
             statement.message = p[:total]
             if s.qtype <= QT_REPLACE:
                 statement.text = sql[s.text_start:s.text_end]
+                if not s.flags & F_UNSURE:
+                    statement.shape_number = number_of(<const uint8_t*>sql, s, PG)
         return statement
 
     cdef PgStatement unread(self, bytes name, Source source):

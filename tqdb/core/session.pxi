@@ -4,7 +4,7 @@ cdef enum:
     OVERSIZE_HEAD = 32768           # bytes of an oversize statement that are scanned
     WHEN_FREE = -1                  # ``wake_at``: not before held writes are answered, or ``out`` has become small
 
-cdef class Session(Ruled):
+cdef class Session(Watched):
     """A client's session: what it may share with others, and the writes it may have waiting."""
     cdef public str address             # of the server it is connected to: a reload may change the backend's
     cdef public object route            # the cold side's: to which server, and by which address
@@ -23,6 +23,7 @@ cdef class Session(Ruled):
         Ruled.__init__(self)
         self.engine = self.turn = engine
         self.history = History()
+        self.writer = Writer()
         self.source = engine.stats.none
         self.last_reason = ""
         self.backend = self.address = self.peer = ""
@@ -30,10 +31,6 @@ cdef class Session(Ruled):
     # --- what each protocol gives -----------------------------------------------------------------
 
     cdef bint is_logged_in(self) noexcept:
-        return False
-
-    cdef bint is_idle(self) noexcept:
-        """Nothing under way and no transaction open: it may be closed without harm."""
         return False
 
     cdef int expect_held(self) except -1:
@@ -146,6 +143,8 @@ cdef class Session(Ruled):
         if cause == C_INTERNAL and self.is_logged_in():
             self.internal_words()
         if server is not None and not server.closing and server.batch is None:
+            if cause != C_INTERNAL and self.asks_on_leaving():
+                return 0
             self.terminate()
             server.disconnect(C_CLIENT_GONE)
         return 0
@@ -193,6 +192,8 @@ cdef class Session(Ruled):
         scan_sql(<const uint8_t*>sql, n, self.dialect, backslash, &s)
         self.set_source(&s)
         self.count_new_alone(R_NO_HINT if s.wait_ms == WAIT_NONE else R_OVERSIZE)
+        if s.qtype <= QT_REPLACE:
+            self.watch_unread(1)
         self.watching = s.qtype <= QT_REPLACE and s.verb != W_WITH and not s.flags & (
             F_MULTI | F_TEMP | F_CURRVAL | F_EXEC_COMMENT)
         if self.watching:
@@ -231,9 +232,17 @@ cdef class Session(Ruled):
     cdef inline int consider(self, const char* msg, Py_ssize_t nmsg, Py_ssize_t sql_start, Py_ssize_t sql_end,
                              Scan* s) except -1:
         """Decides about one scanned statement: returns an ``Action``; what goes alone is counted."""
-        cdef int action = self.decide(msg, nmsg, sql_start, sql_end, s)
+        cdef int kept = s.flags & F_COMPLEX
+        cdef uint64_t number = 0
+        cdef int action
+        if s.qtype <= QT_REPLACE and self.engine.watch.size and not s.flags & F_UNSURE:
+            number = number_of(<const uint8_t*>msg + sql_start, s, self.dialect)
+        action = self.decide(msg, nmsg, sql_start, sql_end, s)
         if action != A_WAIT:
             self.count_hits(1)
+            if s.qtype <= QT_REPLACE:
+                s.flags |= kept
+                self.watch_text(number, msg + sql_start, s, action)
         return action
 
     cdef int decide(self, const char* msg, Py_ssize_t nmsg, Py_ssize_t sql_start, Py_ssize_t sql_end,
@@ -370,6 +379,7 @@ cdef class Session(Ruled):
         cdef int k
         for k in range(held.nwrites):
             self.count_alone(held.qtype, reason, held.source)
+        self.engine.watch.went_alone(held.slot, held.key, held.nwrites, reason)
         if self.alone_in is None or self.alone_in.facts.state != T_OPEN:
             self.doubt()                    # what runs because of it is not known
         self.expect_held()

@@ -194,6 +194,10 @@ cdef class Source:
         self.line = line
         self.labels = b'file="' + label_value(file) + b'",line="' + label_value(line) + b'"'
 
+    cdef inline bint nowhere(self) noexcept:
+        """No hint has told it."""
+        return not PyBytes_GET_SIZE(self.file) and not PyBytes_GET_SIZE(self.line)
+
     cdef uint64_t writes(self) noexcept:
         cdef int q
         cdef uint64_t total = 0

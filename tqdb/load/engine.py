@@ -31,6 +31,7 @@ class _Hooks:
     startup_wait = staticmethod(policy.startup_wait)
     probe_sql = staticmethod(policy.probe_sql)
     judge = staticmethod(policy.judge)
+    explain = staticmethod(policy.explain)
 
     def __init__(self):
         self.engine = Engine(self)
