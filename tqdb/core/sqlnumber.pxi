@@ -161,7 +161,7 @@ cdef bint ends_in_letters(const uint8_t* p, Py_ssize_t i, Py_ssize_t end, Py_ssi
         if j < end and p[i] != b"_" and (j > i + 1 or not (
                 (p[i] | 0x20) == b"e" or (p[i] | 0x20) == b"x" or (p[i] | 0x20) == b"b" or (p[i] | 0x20) == b"n")):
             return True
-    return end < n and (p[end - 1] == b"'" or p[end - 1] == b'"') and (
+    return end < n and (p[end - 1] == b"'" or p[end - 1] == b'"' or p[end - 1] == b"$") and (
         CHAR_CLASS[p[end]] == CC_WORD or CHAR_CLASS[p[end]] == CC_DIGIT)
 
 
