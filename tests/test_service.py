@@ -129,12 +129,12 @@ def test_readyz_follows_the_backend(start_proxy):
         server.kill()
         with pytest.raises(psycopg.OperationalError, match="could not connect to server"):
             psycopg.connect(server.dsn(proxy.postgres_port))
-        assert status(proxy, "/readyz") == 503
+        wait_for(lambda: status(proxy, "/readyz") == 503)
         assert status(proxy, "/healthz") == 200
         server.start()
         with psycopg.connect(server.dsn(proxy.postgres_port)) as connection:
             assert connection.execute("SELECT 1").fetchone() == (1,)
-        assert status(proxy, "/readyz") == 200
+        wait_for(lambda: status(proxy, "/readyz") == 200)
 
 
 def test_a_dead_backend_ends_its_sessions(start_proxy):

@@ -28,8 +28,8 @@ def test_check(narrow, address):
     found = ["PostgreSQL, asks to log in", "MariaDB 10.11.19", address, "127.0.0.1:6432, /run/tqdb/.s.PGSQL.6432",
              "TLSv1.3, name verified"]
     _show(narrow, "configuration: /etc/tqdb/tqdb.ini [1]", [
-        ("postgres.default", address, found[3], "ok", found[4], found[0]),
-        ("mariadb.default", "[::1]:3306", "", "ok", "", found[1])])
+        ("postgres.default", address, found[3], "ok", "primary", found[4], found[0]),
+        ("mariadb.default", "[::1]:3306", "", "ok", "", "", found[1])])
     text = narrow.export_text()
     for words in (*found, "[::1]:3306", "tqdb.ini [1]", "postgres.default"):
         assert words in text
