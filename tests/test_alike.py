@@ -660,8 +660,8 @@ def test_mariadb_global_settings_change(mariadb, proxy, my_database, name, value
 # variables of a session that change of a write how fast it is and what a log has of it, or that are looked after
 # elsewhere: the last insert id, warnings, SET timestamp, SET insert_id, what ends a session
 MY_HARMLESS = re.compile("|".join("""
-    analyze_sample_percentage aria_.* big_tables binlog_alter_two_phase binlog_annotate_row_events .*_buffer_.*
-    column_compression_zlib_.* deadlock_.* default_master_connection eq_range_.* error_count expensive_subquery_limit
+    analyze_max_length analyze_sample_percentage aria_.* big_tables binlog_alter_two_phase binlog_annotate_row_events
+    .*_buffer_.* column_compression_zlib_.* deadlock_.* default_master_connection eq_range_.* error_count expensive_subquery_limit
     external_user gtid_seq_no histogram_.* identity in_predicate_conversion_threshold in_transaction
     innodb_compression_default innodb_default_encryption_key_id innodb_ft_.* innodb_tmpdir insert_id interactive_timeout
     join_cache_level keep_files_on_create last_gtid last_insert_id log_.* long_query_time max_delayed_threads
