@@ -661,16 +661,17 @@ def test_mariadb_global_settings_change(mariadb, proxy, my_database, name, value
 # elsewhere: the last insert id, warnings, SET timestamp, SET insert_id, what ends a session
 MY_HARMLESS = re.compile("|".join("""
     analyze_max_length analyze_sample_percentage aria_.* big_tables binlog_alter_two_phase binlog_annotate_row_events
-    .*_buffer_.* column_compression_zlib_.* deadlock_.* default_master_connection eq_range_.* error_count expensive_subquery_limit
-    external_user gtid_seq_no histogram_.* identity in_predicate_conversion_threshold in_transaction
-    innodb_compression_default innodb_default_encryption_key_id innodb_ft_.* innodb_tmpdir insert_id interactive_timeout
-    join_cache_level keep_files_on_create last_gtid last_insert_id log_.* long_query_time max_delayed_threads
-    max_heap_table_size max_insert_delayed_threads max_length_for_sort_data max_relay_log_size max_rowid_filter_size
-    max_seeks_for_key max_tmp_tables max_user_connections min_examined_row_limit myisam_.* net_.* old_alter_table
-    old_passwords optimizer_.* profiling.* progress_report_time proxy_user pseudo_thread_id .*_alloc_block_size
-    query_cache_.* .*_prealloc_size rand_seed. redirect_url rowid_merge_buff_size skip_parallel_replication
-    slow_query_log sql_buffer_result sql_log_off sql_quote_show_create sql_slave_skip_counter storage_engine tcp_nodelay
-    thread_pool_priority timestamp tmp_.* use_stat_tables wait_timeout warning_count wsrep_gtid_seq_no wsrep_osu_method
+    .*_buffer_.* column_compression_zlib_.* deadlock_.* default_master_connection eq_range_.* error_count
+    expensive_subquery_limit external_user gtid_seq_no histogram_.* identity in_predicate_conversion_threshold
+    in_transaction innodb_compression_default innodb_default_encryption_key_id innodb_ft_.* innodb_tmpdir insert_id
+    interactive_timeout join_cache_level keep_files_on_create last_gtid last_insert_id log_.* long_query_time
+    max_delayed_threads max_heap_table_size max_insert_delayed_threads max_length_for_sort_data max_relay_log_size
+    max_rowid_filter_size max_seeks_for_key max_tmp_tables max_user_connections min_examined_row_limit myisam_.*
+    net_.* old_alter_table old_passwords optimizer_.* profiling.* progress_report_time proxy_user pseudo_thread_id
+    .*_alloc_block_size query_cache_.* .*_prealloc_size rand_seed. redirect_url rowid_merge_buff_size
+    skip_parallel_replication slow_query_log sql_buffer_result sql_log_off sql_quote_show_create
+    sql_slave_skip_counter storage_engine tcp_nodelay thread_pool_priority timestamp tmp_.* use_stat_tables
+    wait_timeout warning_count wsrep_gtid_seq_no wsrep_osu_method
 """.split()))
 
 
