@@ -127,9 +127,9 @@ def test_readyz_follows_the_backend(start_proxy):
         proxy = start_proxy(postgres=server)
         wait_for(lambda: status(proxy, "/readyz") == 200)
         server.kill()
+        wait_for(lambda: status(proxy, "/readyz") == 503)
         with pytest.raises(psycopg.OperationalError, match="could not connect to server"):
             psycopg.connect(server.dsn(proxy.postgres_port))
-        wait_for(lambda: status(proxy, "/readyz") == 503)
         assert status(proxy, "/healthz") == 200
         server.start()
         with psycopg.connect(server.dsn(proxy.postgres_port)) as connection:
