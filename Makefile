@@ -5,6 +5,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
+# this package where it lies, with extras; its core is compiled by itself, once
+PIP_EDITABLE := TQDB_PYTHON_ONLY=1 $(PIP) install -c constraints.txt --no-build-isolation -e
 ARGS ?=
 SECONDS ?= 60
 PROTOCOL ?= postgres mariadb
@@ -163,35 +165,35 @@ $(VENV)/.deps: pyproject.toml constraints.txt
 
 $(VENV)/.built: $(VENV)/.deps $(CORE)
 	@echo "compiling the core"
-	@$(PIP) install -c constraints.txt --no-build-isolation -e . > build.log 2>&1 || { cat build.log; exit 1; }
+	@$(PIP_EDITABLE) . > build.log 2>&1 || { cat build.log; exit 1; }
 	@$(VENV)/bin/python setup.py -q build_ext --inplace > build.log 2>&1 || { cat build.log; exit 1; }
 	@rm -f build.log
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.built
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[test,lint]'
+	@$(PIP_EDITABLE) '.[test,lint]'
 	@touch $@
 
 $(VENV)/.drivers: $(VENV)/.dev
 	@scripts/ensure-system drivers
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[drivers]'
+	@$(PIP_EDITABLE) '.[drivers]'
 	@$(PIP) install -c constraints.txt mysqlclient > build.log 2>&1 || \
 		echo "tqdb: mysqlclient cannot be built here, its tests are skipped"
 	@rm -f build.log
 	@touch $@
 
 $(VENV)/.fuzz: $(VENV)/.dev
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[fuzz]'
+	@$(PIP_EDITABLE) '.[fuzz]'
 	@touch $@
 
 $(VENV)/.coverage: $(VENV)/.drivers
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[coverage]'
+	@$(PIP_EDITABLE) '.[coverage]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.built build/slowsync.so
 	@scripts/ensure-system servers
 	@scripts/ensure-system tools
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[bench]'
+	@$(PIP_EDITABLE) '.[bench]'
 	@touch $@
 
 # a disk with slow commits, preloaded into throwaway servers by benchmarks and never into anything else
@@ -200,9 +202,9 @@ build/slowsync.so: tqdb/load/slowsync.c
 	@cc -O2 -shared -fPIC -o $@ $< -ldl
 
 $(VENV)/.locust: $(VENV)/.built
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[locust]'
+	@$(PIP_EDITABLE) '.[locust]'
 	@touch $@
 
 $(VENV)/.binary: $(VENV)/.built
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[bench,locust,binary]'
+	@$(PIP_EDITABLE) '.[bench,locust,binary]'
 	@touch $@

@@ -4,6 +4,7 @@ load generator and the null backend).
 ``TQDB_DEBUG=1`` compiles with line tracing, checks of divisions and C assertions; ``make debug`` sets it.
 ``TQDB_VARIANT`` compiles for a purpose of its own, see ``VARIANTS``; ``scripts/build-variant`` sets it and builds
 into a copy, never beside the sources.
+``TQDB_PYTHON_ONLY=1`` compiles nothing, for an installation in place whose compiled parts are made beside it.
 ``TQDB_COUNTING_SWITCH=1`` lets the metrics' counters be turned off, for ``scripts/cost-of-metrics`` alone.
 """
 
@@ -18,7 +19,7 @@ VARIANT = os.environ.get("TQDB_VARIANT", "")
 # compiler's flags, linker's flags; the code is the ordinary build's: no checks that it does not have. Functions and
 # loops are aligned because their place alone made the scanner up to 20 % slower from one build to the next.
 VARIANTS = {
-    "": (["-O3", "-fno-strict-aliasing", "-falign-functions=64", "-falign-loops=32"], []),
+    "": (["-O3", "-g0", "-fno-strict-aliasing", "-falign-functions=64", "-falign-loops=32"], []),
     "sanitize": (["-O1", "-g", "-UNDEBUG", "-fno-strict-aliasing", "-fno-wrapv", "-fno-omit-frame-pointer",
                   "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
                  ["-fsanitize=address,undefined"]),
@@ -43,6 +44,8 @@ extensions = [
 if VARIANT in ("", "coverage"):
     extensions += [Extension(f"tqdb.load.{name}", [f"tqdb/load/{name}.pyx"], depends=["tqdb/load/epoll.pxd"],
                              extra_compile_args=FLAGS, extra_link_args=LINK) for name in ("_gen", "_null")]
+if os.environ.get("TQDB_PYTHON_ONLY") == "1":
+    extensions = []
 
 setup(
     ext_modules=cythonize(
