@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 
 from tqdb import __version__
+from tqdb.analysis import DIALECTS
 
 MOSTLY = 0.99               # of a shape's writes: nearly all
 LEAST_WRITES = 20           # fewer say nothing
@@ -18,6 +19,7 @@ LEAST_GAIN = 0.1            # of a shape's writes that a window has to save, or 
 NEAR_BEST = 0.8             # of what the longest window saves: a shorter one that saves as much is proposed instead
 MAX_NAME = 40               # characters of a rule's name
 SHOWN = 50                  # shapes that SHOW TQDB WRITES gives
+UNPRINTABLE = "\ufffd"      # in the place of a line's end, an escape sequence and their like in a name
 
 _FORMS = {
     "several": "several statements are sent in one message: send each by itself",
@@ -76,8 +78,20 @@ def _rule(entry: dict, window: dict) -> str:
     return f"[rule.{rule_name(entry)}]\nfingerprint = {entry['fingerprint']}\nmax_wait_ms = {window['ms']}\n"
 
 
+def _clean(entry: dict) -> dict:
+    """``entry`` with every text as one that a terminal and a configuration take for nothing but text."""
+    return {key: _printable(value) for key, value in entry.items()}
+
+
+def _printable(value):
+    if isinstance(value, str):
+        return value if value.isprintable() else "".join(c if c.isprintable() else UNPRINTABLE for c in value)
+    return tuple(map(_printable, value)) if isinstance(value, tuple) else value
+
+
 def advise(entry: dict) -> dict:
     """What is said of one shape. ``rule`` is a section of the configuration, None where nothing is proposed."""
+    entry = _clean(entry)
     verdict, why = _verdict(entry)
     window = _window(entry) if verdict in ("merged", "pipelined") else None
     writes = max(1, entry["writes"])
@@ -142,10 +156,13 @@ class Advice:
         self.engine = engine
         self.started = started
 
-    def shapes(self) -> Iterator[dict]:
-        """Those first whose writes a window of 10 ms would have made fewest operations of."""
+    def shapes(self, protocol: str | None = None, user: str | None = None) -> Iterator[dict]:
+        """Those first whose writes a window of 10 ms would have made fewest operations of.
+
+        With ``protocol``, those alone that clients of it have written who logged in as ``user``.
+        """
         watch = self.engine.watch
-        for slot in watch.ranking():
+        for slot in watch.ranking(protocol, user):
             entry = watch.entry(slot, time.monotonic())
             if entry is not None:
                 yield advise(entry)
@@ -167,9 +184,9 @@ class Advice:
                "why", "saved_1_ms", "saved_10_ms", "saved_50_ms", "fingerprint")
 
     def rows(self, session) -> tuple[tuple[str, ...], ...]:
-        """What ``SHOW TQDB WRITES`` gives, as texts."""
+        """What ``SHOW TQDB WRITES`` gives, as texts: of the session's own protocol and user."""
         found = []
-        for shape in self.shapes():
+        for shape in self.shapes(DIALECTS[session.dialect], session.user):
             if len(found) == SHOWN:
                 break
             found.append((

@@ -84,8 +84,8 @@ class Server:
         self.session_sql = self.questions.first
         self.advice = Advice(self.engine, self.started)
         self.views = Views(self.engine, self.started, {
-            "rules": View(rules.COLUMNS, self.rules_shown, MAX_RULES),
-            "writes": View(Advice.COLUMNS, self.advice.rows, advice.SHOWN)})
+            "rules": View(rules.COLUMNS, self.rules_shown, MAX_RULES, shared=True),
+            "writes": View(Advice.COLUMNS, self.advice.rows, advice.SHOWN, shared=True)})
         self._configure_engine()
         self.loop.deadline = self.engine.next_deadline
         self.loop.tick = self.engine.tick

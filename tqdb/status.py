@@ -17,6 +17,8 @@ from tqdb.catalog.mariadb import text
 from tqdb.catalog.postgres_probe import quote
 
 STATUS_SECONDS = 0.05       # how old the figures of all sessions may be
+SHARE = 0.02                # of the time that may go into making the same rows again and again
+MAX_KEPT = 100              # answers that are shown again for that
 MORE_ROWS = 10              # for which a statement that MariaDB prepares has room beyond those there are
 
 PURPOSE = Purpose("status")
@@ -29,19 +31,28 @@ _SELECT = re.compile(_BEFORE + r"select\b", re.IGNORECASE)
 
 
 class View(NamedTuple):
-    """What ``SHOW TQDB NAME`` gives; ``rows(session)`` answers at most ``limit`` tuples of texts."""
+    """What ``SHOW TQDB NAME`` gives; ``rows(session)`` answers at most ``limit`` tuples of texts.
+
+    ``shared``: they are the same for all sessions of a protocol that logged in as the same user.
+    """
 
     columns: tuple[str, ...]
     rows: Callable[[object], Rows]
     limit: int
+    shared: bool = False
 
 
 class Views:
-    """What can be asked for; ``views`` by name in lower case."""
+    """What can be asked for; ``views`` by name in lower case.
 
-    def __init__(self, engine, started: float, views: dict[str, View]):
+    Rows that are shared and take long to make are shown for the longer: whoever asks without end holds up nobody.
+    """
+
+    def __init__(self, engine, started: float, views: dict[str, View], clock=time.perf_counter):
         self.engine = engine
         self.started = started
+        self.clock = clock
+        self.kept: dict[tuple[str, int, str], tuple[float, Rows]] = {}      # until when they are shown again
         self.views = {"status": View(("variable_name", "value"), self._status, 20), **views}
         self.read = 0.0
         self.totals: tuple[tuple[str, str], ...] = ()
@@ -54,8 +65,26 @@ class Views:
         if wanted == "pg_tqdb_status":
             view = self.views["status"]
             return _table(wanted, view.columns, view.rows(session)) + sql
-        view = self.views.get(wanted)
-        return None if view is None else _answer(dialect, wanted, view.columns, view.rows(session)[:view.limit])
+        if wanted not in self.views:
+            return None
+        return _answer(dialect, wanted, self.views[wanted].columns, self.rows(wanted, session))
+
+    def rows(self, name: str, session) -> Rows:
+        """What a view shows to ``session``."""
+        view = self.views[name]
+        if not view.shared:
+            return view.rows(session)[:view.limit]
+        key = name, session.dialect, session.user
+        began = self.clock()
+        until, rows = self.kept.get(key, (began, ()))
+        if began >= until:
+            rows = view.rows(session)[:view.limit]
+            now = self.clock()
+            self.kept.pop(key, None)
+            if len(self.kept) == MAX_KEPT:
+                del self.kept[next(iter(self.kept))]
+            self.kept[key] = now + (now - began) / SHARE, rows
+        return rows
 
     def variables(self, sql: bytes, session) -> tuple[bytes, bytes] | None:
         """For a question that MariaDB prepares: a SET of the figures, and the SELECT that shows what was set last.
@@ -63,20 +92,10 @@ class Views:
         None if ``sql`` is no such question. Rows that come to be later are shown as far as there is room for them.
         """
         wanted = bounded(PURPOSE, len(sql), _wanted, DIALECTS.index("mariadb"), sql)
-        view = None if wanted is NotImplemented else self.views.get(wanted)
-        if view is None:
+        if wanted is NotImplemented or wanted not in self.views:
             return None
-        rows = view.rows(session)[:view.limit]
-        # one character set for all, whatever the connection's is
-        values = [f"@tqdb_{wanted}_rows = {len(rows)}"]
-        values += [f"@tqdb_{wanted}_{r}_{c} = CONVERT({text(value)} USING utf8mb4)"
-                   for r, row in enumerate(rows) for c, value in enumerate(row)]
-        selects = [
-            "SELECT " + ", ".join(f"CAST(@tqdb_{wanted}_{r}_{c} AS CHAR(2000)) AS `{name}`"
-                                  for c, name in enumerate(view.columns))
-            + f" FROM DUAL WHERE {r} < @tqdb_{wanted}_rows"
-            for r in range(min(len(rows) + MORE_ROWS, view.limit))]
-        return f"SET {', '.join(values)}".encode(), " UNION ALL ".join(selects).encode()
+        view = self.views[wanted]
+        return _variables(wanted, view.columns, self.rows(wanted, session), view.limit)
 
     def _status(self, session) -> Rows:
         now = time.monotonic()
@@ -113,9 +132,29 @@ def _answer(dialect: int, name: str, columns: tuple[str, ...], rows: Rows) -> by
         for row in rows).encode()
 
 
+@lru_cache(maxsize=100)
+def _variables(view: str, columns: tuple[str, ...], rows: Rows, limit: int) -> tuple[bytes, bytes]:
+    """See ``Views.variables``."""
+    # one character set for all, whatever the connection's is
+    values = [f"@tqdb_{view}_rows = {len(rows)}"]
+    values += [f"@tqdb_{view}_{r}_{c} = CONVERT({text(value)} USING utf8mb4)"
+               for r, row in enumerate(rows) for c, value in enumerate(row)]
+    selects = [
+        "SELECT " + ", ".join(f"CAST(@tqdb_{view}_{r}_{c} AS CHAR(2000)) AS `{name}`"
+                              for c, name in enumerate(columns))
+        + f" FROM DUAL WHERE {r} < @tqdb_{view}_rows"
+        for r in range(min(len(rows) + MORE_ROWS, limit))]
+    return f"SET {', '.join(values)}".encode(), " UNION ALL ".join(selects).encode()
+
+
+def _ascii(value: str) -> str:
+    """What no client encoding can misread, and PostgreSQL takes into a text: others are written as ``\\u1234``."""
+    return value.replace("\0", "\\x00").encode("ascii", "backslashreplace").decode()
+
+
 def _table(name: str, columns: tuple[str, ...], rows: Rows) -> bytes:
     """For PostgreSQL: what makes ``rows`` a table of the statement behind it."""
-    values = ",".join("(" + ",".join(f"{quote(value)}::text" for value in row) + ")" for row in rows)
+    values = ",".join("(" + ",".join(f"{quote(_ascii(value))}::text" for value in row) + ")" for row in rows)
     if not rows:
         values = "(" + ",".join("NULL::text" for _ in columns) + ") LIMIT 0"
     names = ", ".join(f'"{column}"' for column in columns)

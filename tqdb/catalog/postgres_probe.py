@@ -242,7 +242,9 @@ _NO_TREES = " SELECT NULL::text, NULL::text WHERE false"
 
 
 def quote(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    """A literal that is the same text whatever ``standard_conforming_strings`` is."""
+    quoted = text.replace("'", "''")
+    return "E'" + quoted.replace("\\", "\\\\") + "'" if "\\" in text else f"'{quoted}'"
 
 
 def _names(names) -> str:

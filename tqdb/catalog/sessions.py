@@ -15,6 +15,7 @@ import hashlib
 import re
 
 from tqdb.analysis import DIALECTS
+from tqdb.catalog.postgres_probe import quote
 
 # Of MariaDB's and MySQL's session variables those that can change what a write does, answers, or replicates.
 MARIADB_VARIABLES = tuple("""
@@ -93,8 +94,7 @@ class Questions:
             return _MARIADB_NAMES.format(names=names).encode(), (version,)
         sql = _POSTGRES
         for name in settings:
-            quoted = name.replace("'", "''")
-            sql += f", pg_catalog.current_setting('{quoted}', true)"
+            sql += f", pg_catalog.current_setting({quote(name)}, true)"
         return sql.encode(), None
 
     def judge(self, dialect: int, rows: list[list[bytes | None]] | None, state: object) -> Judgement | Next:

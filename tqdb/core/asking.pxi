@@ -5,7 +5,8 @@ cdef enum:
     MAX_ROUNDS = 8                  # questions about one table
 
 cdef double ENQUIRY_SECONDS = 0.5    # between questions for advice
-cdef double FAREWELL_SECONDS = 5.0   # that one may take on a connection whose client has gone
+cdef double ENQUIRY_AGAIN_SECONDS = 60.0     # after one that was answered with an error
+cdef double FAREWELL_SECONDS = 1.0   # that one may take on a connection whose client has gone
 cdef double FACTS_SECONDS = 60.0
 cdef double FACTS_RETRY_SECONDS = 2.0    # after the catalogue has answered with an error, or not to the end
 cdef double ASKING_SHARE = 0.25          # of a slow answer in what answers are thought to take
@@ -64,7 +65,7 @@ cdef class Asking(Gathering):
         enquiry.epoch = self.ddl_epoch
         enquiry.began = self.enquired = self.now
         self.enquiry = enquiry
-        member.server.ask(self.hooks.probe_sql(member.dialect, enquiry.shape.verdict))
+        member.server.ask(member.briefly(self.hooks.probe_sql(member.dialect, enquiry.shape.verdict)))
         return 0
 
     cdef int told_of_shape(self, Member member, rows) except -1:
@@ -76,10 +77,13 @@ cdef class Asking(Gathering):
             if enquiry.rounds < MAX_ROUNDS and member.server.may_lead() and (
                     member.closing or not member.has_input()):
                 question, enquiry.so_far = answer
-                return member.server.ask(question)
+                return member.server.ask(member.briefly(question))
         elif answer is not NotImplemented and self.watch.holds(enquiry.slot, enquiry.key) and (
                 self.watch.shapes[enquiry.slot] is not None):
-            self.watch.find_table(enquiry.slot, answer[0], answer[2], answer[8], enquiry.epoch, self.now)
+            # without an answer, such as while its table is locked, it is asked about again before long
+            self.watch.find_table(
+                enquiry.slot, answer[0], answer[2], answer[8], enquiry.epoch,
+                self.now if rows is not None else self.now - LOOKED_SECONDS + ENQUIRY_AGAIN_SECONDS)
         self.enquiry = None
         return member.server.disconnect(C_CLIENT_GONE) if member.closing else 0
 
@@ -91,7 +95,7 @@ cdef class Asking(Gathering):
         self.candidate = None
         if self.enquiry is not None and self.enquiry.member.closing and now - self.enquiry.began > FAREWELL_SECONDS:
             self.enquiry.member.server.disconnect(C_CLIENT_GONE)
-        if member is not None and member.may_be_used() and self.wants_to_enquire(member, slot):
+        if member is not None and self.wants_to_enquire(member, slot) and member.may_be_used(slot):
             self.enquire(member, slot)
         self.watch.plan(self.ddl_epoch, now)
         self.settle()

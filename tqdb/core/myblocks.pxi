@@ -1,5 +1,9 @@
 # MariaDB/MySQL: the client's transactions of one write that have come whole.
 
+# before a question for which nobody is to wait: it may find a table locked
+cdef bytes MY_BRIEFLY = b"SET STATEMENT lock_wait_timeout = 0 FOR "
+
+
 cdef class MyBlocks(MyBehind):
     """A session, as far as it knows BEGIN, a write and COMMIT in one command, or in three sent in a row."""
     cdef int multi_said                 # number of the last COM_SET_OPTION, -1: none since the login, -2: nobody knows
@@ -19,6 +23,9 @@ cdef class MyBlocks(MyBehind):
 
     cdef bint escapes(self) noexcept:
         return self.backslash()
+
+    cdef bytes briefly(self, bytes question):
+        return MY_BRIEFLY + question
 
     cdef tuple schemas(self, Shape shape):
         return (self.within,) if self.within else None

@@ -21,6 +21,27 @@ cdef bytes my_change_plugin(bytes said):
     return rest.partition(b"\0")[2][2:].partition(b"\0")[0]     # … database, character set
 
 
+cdef str used_database(bytes use):
+    """The database that a USE names, "" if it is not clear."""
+    cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(use)
+    cdef Py_ssize_t n = PyBytes_GET_SIZE(use)
+    cdef Py_ssize_t i = skip_blank(p, 3, n, MY)
+    cdef Py_ssize_t end
+    cdef bytes name
+    if i < 0 or i == n:
+        return ""
+    if p[i] == b"`" or p[i] == b'"':
+        end = skip_quoted(p, i + 1, n, p[i], False)
+        if end < i + 2 or p[end - 1] != p[i]:
+            return ""
+        name = use[i + 1:end - 1].replace(use[i:i + 1] * 2, use[i:i + 1])
+    else:
+        end = skip_word(p, i, n)
+        name = use[i:end]
+    end = skip_blank(p, end, n, MY)
+    return name.decode("utf-8", "replace") if end >= 0 and ends_at(p, end, n, MY) else ""
+
+
 cdef class MyReset:
     """Effect of COM_RESET_CONNECTION, or of COM_CHANGE_USER: then ``user`` is what it says behind the command."""
     cdef bytes user
@@ -436,13 +457,9 @@ cdef class MyCommands(MyBlocks):
 
     cdef int note_use(self, bytes text, int flags) except -1:
         """A statement that changes the session is answered well: it may have been a USE."""
-        cdef bytes name
-        if text[:3].lower() == b"use" and not flags & F_MULTI:
-            name = text[3:MAX_USE].strip(b" \t\r\n;")
-            if name[:1] == b"`":
-                name = name[1:len(name) - 1].replace(b"``", b"`")
-            self.now_within(name.decode("utf-8", "replace"))
-        elif flags & F_MULTI and b"use" in text[:MAX_CHARSET_TEXT].lower():
+        if text[:3].lower() == b"use" and not flags & (F_MULTI | F_EXEC_COMMENT):
+            self.now_within(used_database(text[:MAX_USE]) if len(text) <= MAX_USE else "")
+        elif flags & (F_MULTI | F_EXEC_COMMENT) and b"use" in text[:MAX_CHARSET_TEXT].lower():
             self.now_within("")
         return 0
 

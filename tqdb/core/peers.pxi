@@ -64,9 +64,16 @@ cdef class Member(Endpoint):
         """The held messages go their ordinary way, byte for byte, on the session's own connection."""
         return 0
 
-    cdef bint may_be_used(self) except -1:
-        """Whether a question may be asked on its connection that its client neither waits for nor hears of."""
+    cdef bint may_be_used(self, int32_t slot) except -1:
+        """Whether a question about that watched shape may be asked on its connection, though its client is there.
+
+        The client neither waits for the answer nor hears of it.
+        """
         return False
+
+    cdef bytes briefly(self, bytes question):
+        """``question`` so that its server answers with an error rather than wait for a lock."""
+        return question
 
     cdef inline bint has_input(self) noexcept:
         """Its client has sent something that was not looked at yet."""

@@ -18,6 +18,10 @@ PG_ERRORS = {
 }
 
 
+# before a question for which nobody is to wait: it may find a table locked
+cdef bytes PG_BRIEFLY = b"SET LOCAL lock_timeout = 10; "
+
+
 cdef bytes nameless(bytes startup):
     """A start-up message's parameters, but for the application's name."""
     cdef list parts = startup[8:].split(b"\0")
@@ -62,6 +66,9 @@ cdef class PgLogin(Session):
 
     cdef bint escapes(self) noexcept:
         return self.backslash
+
+    cdef bytes briefly(self, bytes question):
+        return PG_BRIEFLY + question
 
     cdef tuple schemas(self, Shape shape):
         """As its server has said, else a guess by which a rule would decide: it is asked before the write is held.

@@ -167,13 +167,16 @@ cdef class Watch:
         return self.put(place, slot)
 
     cdef int32_t admit(self, uint64_t key) noexcept:
-        """A slot for a shape that is not in the table; NO_SLOT: it was not seen before, and may not come again."""
+        """A slot for a shape that is not in the table.
+
+        NO_SLOT: the table is full, the shape was not seen before, and may not come again.
+        """
         cdef uint64_t* door = &self.doors[<int>(key >> 40) & (DOORS - 1)]
         cdef int32_t slot
         cdef Seen* e
         cdef uint64_t inherited = 0
         cdef int place
-        if door[0] != key:
+        if self.used == self.size and door[0] != key:
             door[0] = key
             return NO_SLOT
         if self.used < self.size:
@@ -372,10 +375,17 @@ cdef class Watch:
             ones = CONNECTION_BITS - 1
         return -CONNECTION_BITS * log1p(-ones / <double>CONNECTION_BITS)
 
-    def ranking(self):
-        """Slots in use, those first whose writes a window of 10 ms would have made fewest operations of."""
+    def ranking(self, str protocol=None, str user=None):
+        """Slots in use, those first whose writes a window of 10 ms would have made fewest operations of.
+
+        With ``protocol``, those alone that clients of it have written who logged in as ``user``.
+        """
         cdef int32_t slot
-        cdef list found = [(self.saved(slot, 1), self.seen[slot].count, slot) for slot in range(self.used)]
+        cdef list found = [
+            (self.saved(slot, 1), self.seen[slot].count, slot) for slot in range(self.used)
+            if protocol is None or (
+                self.texts[slot] is not None and DIALECT_NAMES[self.seen[slot].dialect] == protocol
+                and (<Crowd>self.crowds[slot]).user == user)]
         found.sort(reverse=True)
         return [slot for _, _, slot in found]
 

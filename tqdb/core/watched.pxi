@@ -129,17 +129,21 @@ cdef class Watched(Ruled):
 
     # --- where nobody waits ------------------------------------------------------------------------------
 
-    cdef bint may_be_used(self) except -1:
+    cdef inline bint answers_alike(self) except -1:
+        """Nothing is under way, and its server takes a question of the proxy's for what it is."""
+        return self.is_idle() and self.history.comparable() and self.comparable()
+
+    cdef bint may_be_used(self, int32_t slot) except -1:
         """An idle client's connection may be, where nothing is left behind that a session could see."""
-        return self.dialect == PG and not self.closing and self.is_idle() and not self.has_input() and (
-            self.history.comparable())
+        return (self.dialect == PG and not self.closing and not self.has_input() and self.answers_alike()
+                and self.engine.watch.crowds[slot] is self.writer.crowd)
 
     cdef bint asks_on_leaving(self) except -1:
         """Its client goes: the catalogue is asked about something that it wrote, if there is something to be asked."""
         cdef Watch watch = self.engine.watch
         cdef int32_t slot
         cdef int k
-        if self.server is None or not self.is_idle() or not self.history.comparable():
+        if self.server is None or not self.answers_alike():
             return False
         for k in range(MAX_RECENT):
             slot = self.writer.recent[k]
@@ -151,7 +155,7 @@ cdef class Watched(Ruled):
     cdef bint may_ask_on_leaving(self) except -1:
         """Whether ``asks_on_leaving`` would: then its server is not told yet that the client has taken its leave."""
         cdef int k
-        if self.is_idle() and self.history.comparable():
+        if self.answers_alike():
             for k in range(MAX_RECENT):
                 if self.engine.wants_to_enquire(self, self.writer.recent[k]):
                     return True
