@@ -11,7 +11,7 @@ from logging import ERROR, INFO, WARNING
 
 from tqdb.attempts import Attempt
 from tqdb.backends import Connector, Reach, listens_here
-from tqdb.config import Address, Backend, Config
+from tqdb.config import Backend, Config
 from tqdb.errors import TqdbError
 from tqdb.log import event
 from tqdb.lookup import Candidates, Lookups, resolve
@@ -19,6 +19,7 @@ from tqdb.loop import Loop
 from tqdb.roles import NOT_READY, OUTDATED, PRIMARY, REPLICA, UNKNOWN, Said, asker
 from tqdb.servers import PROBE_SECONDS, BackendState, Monitor, Route, ServerState
 from tqdb.tls import Demand
+from tqdb.values import Address
 
 LOOK_SECONDS = 0.25         # between looks at all servers
 PROBE_LIMIT = 1.25          # seconds that an attempt may take: one lost packet is sent again within them
