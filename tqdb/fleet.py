@@ -6,7 +6,7 @@ and from what sessions meet. The rest happens in the loop, where nothing here bl
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from logging import ERROR, INFO, WARNING
 
 from tqdb.attempts import Attempt
@@ -85,7 +85,7 @@ class Fleet:
                     server.monitor = Monitor(self.loop, who, server.candidates,
                                              lambda said, server=server: self._said(state, server, said))
 
-    def reconfigure(self, config: Config, demands: dict[tuple[str, str], Demand], names: list[str]) -> None:
+    def reconfigure(self, config: Config, demands: dict[tuple[str, str], Demand], names: Collection[str]) -> None:
         """Another configuration, for the protocols in ``names``. Servers that stay keep what is known of them."""
         self.config = config
         self.demands = {key: demand for of, some in ((False, self.demands), (True, demands))

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from logging import ERROR, INFO, WARNING
 from selectors import EVENT_READ
 
-from tqdb import advice, policy, rules, tls
+from tqdb import advice, policy, reloading, rules, tls
 from tqdb._core import Engine, MyServer, MySession, PgServer, PgSession, Stats, Stream, TlsStream, make_proxy_header
 from tqdb.advice import Advice
 from tqdb.attempts import Attempt, Cancelling
 from tqdb.backends import tune
 from tqdb.catalog import sessions
-from tqdb.config import MAX_RULES, Address, Config, differences, read_file
+from tqdb.config import MAX_RULES, Config, read_file
 from tqdb.errors import ConfigError
 from tqdb.fleet import Fleet
 from tqdb.handover import Meetings, Taken
@@ -30,6 +30,7 @@ from tqdb.metrics import Metrics
 from tqdb.notify import Notifier
 from tqdb.servers import BackendState, Route
 from tqdb.status import View, Views
+from tqdb.values import Address
 
 ACCEPTS_PER_TURN = 16        # of each listener: a session and its way to the server cost 0.3 ms
 LINGER_SECONDS = 10         # how long a closing connection may take to read what is still for it
@@ -538,36 +539,15 @@ class Server:
             event(ERROR, "reload_refused", f"reload refused, nothing changed: {e}", error=str(e))
             return
         old = self.config
-        kept = []
-        changing = []
-        for name, _ in {**dict(old.protocols()), **dict(new.protocols())}.items():
-            before, after = getattr(old, name), getattr(new, name)
-            if before is None or after is None or (before.listen, before.socket) != (after.listen, after.socket):
-                kept.append(f"[{name}] listen/socket")
-                continue
-            changing.append(name)
-            if before.backend != after.backend:
-                event(INFO, "backend_changed", f"reload: {name} backend is now {after.backend.primary}", protocol=name,
-                      address=str(after.backend.primary))
-        if old.metrics != new.metrics:
-            kept.append("[metrics] listen")
-        if old.writebatch.max_label_sets != new.writebatch.max_label_sets:
-            kept.append("[writebatch] max_label_sets")
-        self.config = new
-        self.offers = offers
-        self.rules = rules.Rules(new)
+        planned = reloading.plan(old, new)
+        self.config = planned.config
+        # a section that has gone from the file is served with the certificates that it has
+        self.offers = {name: offer for of, some in ((False, self.offers), (True, offers))
+                       for name, offer in some.items() if (name in planned.changing) is of}
+        self.rules = rules.Rules(self.config)
         self._configure_engine()
-        self.fleet.reconfigure(new, demands, changing)
-        for key, values in differences(old, new).items():
-            before, after = (f"{v:g}" if isinstance(v, float) else str(v) for v in values)
-            event(INFO, "setting_changed", f"reload: {key}: {before} -> {after}", key=key, before=before, after=after)
-        if old.rules != new.rules:
-            event(INFO, "rules_changed", f"reload: {rules.changes(old.rules, new.rules)}",
-                  rules=[rule.name for rule in new.rules])
-        event(INFO, "reloaded", f"reloaded {new.source}", file=new.source)
-        if kept:
-            event(WARNING, "restart_needed", "reload: these need a restart and stay as they are: " + ", ".join(kept),
-                  keys=kept)
+        self.fleet.reconfigure(self.config, demands, planned.changing)
+        reloading.tell(old, planned)
 
     def close(self) -> None:
         self.meetings.close()
