@@ -22,7 +22,8 @@ from tqdb.rules import Rules
 PG, MY = 0, 1
 ROOT = Path(tqdb.__file__).parent
 # whose patterns read other texts than a client's: the user's own command line and configuration
-OTHERS = ("tqdb.load", "tqdb.locustfiles", "tqdb.licenses", "tqdb.config", "tqdb.__main__")
+OTHERS = ("tqdb.load", "tqdb.locustfiles", "tqdb.licenses", "tqdb.config", "tqdb.values",
+          "tqdb.__main__")
 CATEGORIES = {"CATEGORY_SPACE": r"\s", "CATEGORY_NOT_SPACE": r"\S", "CATEGORY_WORD": r"\w", "CATEGORY_DIGIT": r"\d"}
 
 

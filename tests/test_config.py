@@ -6,9 +6,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from tqdb import tls
-from tqdb.config import Address, differences, find_file, parse_address, read_file
+from tqdb.config import differences, find_file, read_file
 from tqdb.errors import ConfigError
 from tqdb.rules import explanation, unreachable
+from tqdb.values import Address, parse_address
 
 GOOD = "[postgres]\nlisten = 127.0.0.1:5433\n[postgres.main]\nprimary = [::1]:5432   ; the server\n"
 

@@ -211,6 +211,37 @@ def test_reload(start_proxy, postgres):
         psycopg.connect(postgres.dsn(proxy.postgres_port))
 
 
+def test_what_needs_a_restart_stays_as_it_is(start_proxy, postgres, mariadb):
+    """Also a protocol whose section has gone from the file; with the first file again nothing is left to tell."""
+    def reload(text: str) -> str:
+        """What the log says of it."""
+        before = len(proxy.log())
+        Path(proxy.path).write_text(text)
+        proxy.tell(signal.SIGHUP)
+        return wait_for(lambda: "reloaded" in proxy.log()[before:], what="the reload") and proxy.log()[before:]
+
+    def come() -> None:
+        with psycopg.connect(postgres.dsn(proxy.postgres_port)) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+        with mariadb.connect(proxy.mariadb_port) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            assert cursor.fetchone() == (1,)
+
+    proxy = start_proxy(postgres=postgres, mariadb=mariadb)
+    whole = Path(proxy.path).read_text()
+    without = whole.partition("[mariadb]")[0]
+    for _ in range(2):
+        said = reload(without + "[writebatch]\nmax_label_sets = 10\nmax_batch_size = 5\n")
+        assert "need a restart and stay as they are: [mariadb], [writebatch] max_label_sets" in said
+        come()
+    moved = whole.replace(f":{proxy.postgres_port}", f":{free_port()}")
+    said = reload(moved + "[limits]\nmax_client_connections = 7\n")
+    assert "stay as they are: [postgres] listen\n" in said and "max_client_connections: 10000 -> 7" in said
+    come()
+    assert "restart" not in reload(whole)
+    come()
+
+
 def test_drain_answers_what_is_gathered(start_proxy, postgres, pg, table):
     """SIGTERM: a gathered write is sent and answered, an open transaction may end, then the process ends with 0."""
     proxy = start_proxy(postgres=postgres, config="[writebatch]\nmax_wait_ms_limit = 600000\n")

@@ -186,8 +186,8 @@ def test_client_certificates(tls_proxies, certificates, version):
 
     assert come(*certificates.client) == b"R"
     assert come() == b"" and come(*certificates.strange) == b""
-    assert wait_for(lambda: "peer did not return a certificate" in proxy.log(), what="the reason in the log")
-    assert "certificate verify failed" in proxy.log()
+    for reason in ("peer did not return a certificate", "certificate verify failed"):
+        wait_for(lambda reason=reason: reason in proxy.log(), what=reason)
 
 
 # --- certificates of the proxy -----------------------------------------------------------------------
@@ -241,6 +241,27 @@ def test_certificates_are_read_again(start_tls_proxy, tls_postgres, certificates
         assert old.execute("SELECT 1").fetchone() == (1,)
     with pytest.raises(psycopg.OperationalError, match="server does not support SSL"):
         psycopg.connect(f"host=127.0.0.1 port={proxy.postgres_port} user=postgres dbname=postgres sslmode=require")
+
+
+def test_a_section_that_has_gone_keeps_its_certificates(start_tls_proxy, tls_postgres, tls_mariadb, tmp_path,
+                                                        certificates):
+    """The files are gone with it, and the other protocol offers TLS no more."""
+    cert, key = (shutil.copy(path, tmp_path) for path in certificates.proxy)
+    proxy = start_tls_proxy(postgres=tls_postgres, mariadb=tls_mariadb, client=to_clients(certificates) | {
+        "tls_cert": cert, "tls_key": key})
+    first = shown(proxy.postgres_port)
+    proxy.write({}, {})
+    head, _, rest = Path(proxy.path).read_text().partition("[postgres]")
+    Path(proxy.path).write_text(f"{head}[mariadb]{rest.partition('[mariadb]')[2]}")
+    Path(cert).unlink()
+    Path(key).unlink()
+    proxy.tell(signal.SIGHUP)
+    wait_for(lambda: "reloaded" in proxy.log())
+    assert shown(proxy.postgres_port) == first
+    with tls_mariadb.connect(proxy.mariadb_port) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    with pytest.raises(pymysql.OperationalError):
+        tls_mariadb.connect(proxy.mariadb_port, ssl_disabled=False, ssl={"ca": certificates.ca})
 
 
 def test_certificates_are_read_again_without_a_file(tls_postgres, certificates, tmp_path):

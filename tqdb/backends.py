@@ -5,10 +5,10 @@ import os
 import socket
 from selectors import EVENT_READ, EVENT_WRITE
 
-from tqdb.config import Address
 from tqdb.lookup import Candidates
 from tqdb.loop import Loop
 from tqdb.tls import Demand, Engine, PgRequest
+from tqdb.values import Address
 
 
 def tune(sock: socket.socket) -> None:

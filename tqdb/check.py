@@ -13,11 +13,12 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from tqdb import tls
-from tqdb.config import Address, Backend, Config, Protocol
+from tqdb.config import Backend, Config, Protocol
 from tqdb.errors import TqdbError
 from tqdb.lookup import resolve
 from tqdb.roles import PRIMARY, UNKNOWN, Said, asker
 from tqdb.rules import explanation, unreachable
+from tqdb.values import Address
 
 MAX_WIDTH = 10_000      # of a table that is measured
 CLIENT_SSL = 2048       # MariaDB's capability

@@ -4,201 +4,40 @@ Every error is a ``ConfigError`` of one line that names file, section and key, w
 """
 
 import configparser
-import fnmatch
 import ipaddress
 import os
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from tqdb.errors import ConfigError
+from tqdb.values import (
+    Address,
+    Addresses,
+    Secret,
+    glob_of,
+    one_of,
+    parse_addresses,
+    parse_authorities,
+    parse_balancers,
+    parse_fingerprint,
+    parse_glob,
+    parse_listen,
+    parse_name,
+    parse_path,
+    parse_secret,
+    parse_url,
+    parse_user,
+    parse_wait,
+    seconds,
+    whole,
+)
 
-MAX_SERVERS = 16            # of a backend
 SEARCH_PATH = ("tqdb.ini", "/etc/tqdb/tqdb.ini")
 PROTOCOLS = ("postgres", "mariadb")
 _ENV_SECTIONS = ("METRICS", "WRITEBATCH", "POSTGRES", "MARIADB", "LIMITS", "RULE")
 VERBS = ("insert", "update", "delete", "replace")
 MAX_RULES = 200             # each is looked at for each session and shape, once
-MAX_GLOB = 200              # characters
-
-
-@dataclass(frozen=True)
-class Address:
-    """``host:port``, ``[ipv6]:port`` or ``unix:/path`` (then ``port`` is 0 and ``host`` the path)."""
-
-    host: str
-    port: int = 0
-    unix: bool = False
-
-    def __str__(self) -> str:
-        if self.unix:
-            return f"unix:{self.host}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse_address(text: str) -> Address:
-    """An ``Address`` from its text; ValueError tells what is allowed."""
-    if text.startswith("unix:"):
-        if not text.startswith("unix:/"):
-            raise ValueError("allowed: unix:/absolute/path")
-        return Address(text[5:], unix=True)
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\s:\[\]]+)):(\d+)", text)
-    if not match or not 0 <= int(match[3]) <= 65535:
-        raise ValueError("allowed: host:port, [ipv6]:port or unix:/path, port 0 to 65535")
-    return Address(match[1] or match[2], int(match[3]))
-
-
-class Addresses(tuple[Address, ...]):
-    """Servers, in the order in which they are preferred."""
-
-    def __str__(self) -> str:
-        return ", ".join(map(str, self))
-
-
-def parse_addresses(text: str) -> Addresses:
-    """One address or several with commas between; ValueError tells what is allowed."""
-    try:
-        found = Addresses(parse_address(part.strip()) for part in text.split(","))
-    except ValueError as e:
-        raise ValueError(f"{e}; several with commas between") from None
-    if len(found) > MAX_SERVERS:
-        raise ValueError(f"allowed: {MAX_SERVERS} servers at most")
-    if len(set(found)) < len(found):
-        raise ValueError("allowed: each server once")
-    return found
-
-
-class Secret:
-    """A password: ``text`` is what it is; nothing shows it."""
-
-    def __init__(self, text: str):
-        self.text = text
-
-    def __eq__(self, other) -> bool:
-        return isinstance(other, Secret) and other.text == self.text
-
-    def __hash__(self) -> int:
-        return hash(self.text)
-
-    def __str__(self) -> str:
-        return "***"
-
-    __repr__ = __str__
-
-
-def _secret(text: str) -> Secret:
-    if "\0" in text:
-        raise ValueError("allowed: any text")
-    return Secret(text)
-
-
-def _user(text: str) -> str:
-    if not text or "\0" in text:
-        raise ValueError("allowed: any text")
-    return text
-
-
-def _url(text: str) -> str:
-    """An address of HTTP in which ``{host}`` and ``{port}`` stand for a server's."""
-    allowed = "allowed: http:// or https://, {host} and {port} for the server's"
-    try:
-        filled = text.format(host="127.0.0.1", port=1)
-        parts = urlsplit(filled)
-        port = parts.port
-    except (ValueError, IndexError, KeyError, AttributeError):
-        raise ValueError(allowed) from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not filled.isprintable() or (
-            " " in filled or not filled.isascii()):
-        raise ValueError(allowed)
-    return text
-
-
-def _listen(text: str) -> Address:
-    address = parse_address(text)
-    if address.unix:
-        raise ValueError("allowed: host:port or [ipv6]:port (a Unix socket goes into the key 'socket')")
-    return address
-
-
-def _path(text: str) -> str:
-    if not text.startswith("/"):
-        raise ValueError("allowed: an absolute path")
-    return text
-
-
-def _whole(low: int, high: int):
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"\d+", text) or not low <= int(text) <= high:
-            raise ValueError(f"allowed: a whole number from {low} to {high}")
-        return int(text)
-    return parse
-
-
-def _seconds(low: float, high: float):
-    def parse(text: str) -> float:
-        if not re.fullmatch(r"\d+(\.\d+)?", text) or not low <= float(text) <= high:
-            raise ValueError(f"allowed: seconds from {low} to {high}")
-        return float(text)
-    return parse
-
-
-def _one_of(*words: str):
-    def parse(text: str) -> str:
-        if text not in words:
-            raise ValueError(f"allowed: {', '.join(words)}")
-        return text
-    return parse
-
-
-def _authorities(text: str) -> str:
-    if text != "system" and not text.startswith("/"):
-        raise ValueError("allowed: an absolute path, or system")
-    return text
-
-
-def _balancers(text: str) -> str:
-    if text not in ("off", "require"):
-        try:
-            for part in text.split(","):
-                ipaddress.ip_network(part.strip())
-        except ValueError:
-            raise ValueError("allowed: off, require, or networks separated by commas (10.0.0.0/8, fd00::/8)") from None
-    return text
-
-
-def _name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_]+", text):
-        raise ValueError("allowed: letters, digits and _")
-    return text
-
-
-def _glob(text: str) -> str:
-    if not 0 < len(text) <= MAX_GLOB or not text.isprintable():
-        raise ValueError(f"allowed: a name, with * ? [abc] as wildcards, up to {MAX_GLOB} characters")
-    return text
-
-
-def _glob_of(*words: str):
-    def parse(text: str) -> str:
-        if len(text) > MAX_GLOB or not fnmatch.filter(words, text):
-            raise ValueError(f"allowed: {', '.join(words)}, or a pattern with * ? [abc] that one of them matches")
-        return text
-    return parse
-
-
-def _fingerprint(text: str) -> str:
-    if not re.fullmatch(r"[0-9a-f*?]{1,16}", text):
-        raise ValueError("allowed: 16 hexadecimal digits in lower case, or fewer with * or ?")
-    return text
-
-
-def _rule_wait(text: str) -> str:
-    if text in ("auto", "off"):
-        return text
-    if not re.fullmatch(r"\d{1,7}(\.\d{1,6})?", text) or not 0 < float(text) <= 3600000:
-        raise ValueError("allowed: milliseconds above 0, up to 3600000; auto; off")
-    return text
 
 
 def _option(default, parse, doc: str, example: str = ""):
@@ -209,27 +48,27 @@ def _option(default, parse, doc: str, example: str = ""):
 @dataclass(frozen=True)
 class Metrics:
     listen: Address | None = _option(
-        None, _listen, "address of the dashboard, /metrics, /stats.json, /healthz, /readyz", "127.0.0.1:9090")
+        None, parse_listen, "address of the dashboard, /metrics, /stats.json, /healthz, /readyz", "127.0.0.1:9090")
 
 
 @dataclass(frozen=True)
 class WriteBatch:
-    max_batch_size: int = _option(1000, _whole(1, 100000), "rows in one batch: the one knob most users need")
-    max_wait_ms_limit: int = _option(1000, _whole(1, 3600000), "hints above it are cut to it, milliseconds")
-    max_batch_bytes: int = _option(1048576, _whole(1024, 15728640), "bytes of one batch")
-    max_label_sets: int = _option(1000, _whole(0, 1000000), "bound on metric series by file and line")
+    max_batch_size: int = _option(1000, whole(1, 100000), "rows in one batch: the one knob most users need")
+    max_wait_ms_limit: int = _option(1000, whole(1, 3600000), "hints above it are cut to it, milliseconds")
+    max_batch_bytes: int = _option(1048576, whole(1024, 15728640), "bytes of one batch")
+    max_label_sets: int = _option(1000, whole(0, 1000000), "bound on metric series by file and line")
     max_shapes_watched: int = _option(
-        1000, _whole(0, 10000), "write shapes that advice is given about; 0 for none")
+        1000, whole(0, 10000), "write shapes that advice is given about; 0 for none")
 
 
 @dataclass(frozen=True)
 class Limits:
-    max_client_connections: int = _option(10000, _whole(1, 1000000), "clients at a time")
-    client_login_timeout: float = _option(30, _seconds(0.1, 3600), "seconds a login may take")
-    server_connect_timeout: float = _option(5, _seconds(0.1, 3600), "seconds to reach a backend")
-    drain_timeout: float = _option(30, _seconds(0, 86400), "seconds that SIGTERM leaves for what is under way")
+    max_client_connections: int = _option(10000, whole(1, 1000000), "clients at a time")
+    client_login_timeout: float = _option(30, seconds(0.1, 3600), "seconds a login may take")
+    server_connect_timeout: float = _option(5, seconds(0.1, 3600), "seconds to reach a backend")
+    drain_timeout: float = _option(30, seconds(0, 86400), "seconds that SIGTERM leaves for what is under way")
     max_message_bytes: int = _option(
-        1073741824, _whole(65536, 2147483647), "longest PostgreSQL message taken from a client")
+        1073741824, whole(65536, 2147483647), "longest PostgreSQL message taken from a client")
 
 
 @dataclass(frozen=True)
@@ -237,35 +76,37 @@ class Backend:
     name: str
     primary: Addresses = _option(
         None, parse_addresses, "the server, or several in the order in which they are preferred", "127.0.0.1:{server}")
-    target: str = _option("any", _one_of("any", "read-write"),
+    target: str = _option("any", one_of("any", "read-write"),
                           "which of them may serve: any, or only one that takes writes")
     tls: str = _option(
-        "off", _one_of("off", "prefer", "require", "verify-ca", "verify-full"), "TLS to the server")
-    tls_ca: str = _option("system", _authorities, "authorities that verify-ca and verify-full trust: a file, or system")
-    tls_cert: str | None = _option(None, _path, "certificate for a server that asks for one", "; /etc/tqdb/client.crt")
-    tls_key: str | None = _option(None, _path, "its key, if not in the same file", "; /etc/tqdb/client.key")
+        "off", one_of("off", "prefer", "require", "verify-ca", "verify-full"), "TLS to the server")
+    tls_ca: str = _option(
+        "system", parse_authorities, "authorities that verify-ca and verify-full trust: a file, or system")
+    tls_cert: str | None = _option(
+        None, parse_path, "certificate for a server that asks for one", "; /etc/tqdb/client.crt")
+    tls_key: str | None = _option(None, parse_path, "its key, if not in the same file", "; /etc/tqdb/client.key")
     monitor_user: str | None = _option(
-        None, _user, "who asks each server what it is, on a connection of its own", "; tqdb_monitor")
-    monitor_password: Secret | None = _option(None, _secret, "its password", "; secret")
-    check_url: str | None = _option(None, _url, "or: who answers 200 here takes writes, such as Patroni's",
+        None, parse_user, "who asks each server what it is, on a connection of its own", "; tqdb_monitor")
+    monitor_password: Secret | None = _option(None, parse_secret, "its password", "; secret")
+    check_url: str | None = _option(None, parse_url, "or: who answers 200 here takes writes, such as Patroni's",
                                     "; http://{{host}}:8008/primary")
-    send_proxy: str = _option("off", _one_of("off", "v1", "v2"), "MariaDB: the client's address by the PROXY protocol")
+    send_proxy: str = _option("off", one_of("off", "v1", "v2"), "MariaDB: the client's address by the PROXY protocol")
 
 
 @dataclass(frozen=True)
 class Protocol:
-    listen: Address | None = _option(None, _listen, "address to listen on", "127.0.0.1:{own}")
-    socket: str | None = _option(None, _path, "Unix socket to listen on as well", "; /run/tqdb/{socket}")
-    default: str = _option("main", _name, "name of the backend section that serves")
-    observe: str = _option("no", _one_of("no", "yes"), "yes: everything is relayed and counted, nothing batched")
-    tls: str = _option("off", _one_of("off", "allow", "require"), "TLS to clients over TCP")
-    tls_cert: str | None = _option(None, _path, "the proxy's certificate, and those that issued it",
+    listen: Address | None = _option(None, parse_listen, "address to listen on", "127.0.0.1:{own}")
+    socket: str | None = _option(None, parse_path, "Unix socket to listen on as well", "; /run/tqdb/{socket}")
+    default: str = _option("main", parse_name, "name of the backend section that serves")
+    observe: str = _option("no", one_of("no", "yes"), "yes: everything is relayed and counted, nothing batched")
+    tls: str = _option("off", one_of("off", "allow", "require"), "TLS to clients over TCP")
+    tls_cert: str | None = _option(None, parse_path, "the proxy's certificate, and those that issued it",
                                    "; /etc/tqdb/server.crt")
-    tls_key: str | None = _option(None, _path, "its key, if not in the same file", "; /etc/tqdb/server.key")
+    tls_key: str | None = _option(None, parse_path, "its key, if not in the same file", "; /etc/tqdb/server.key")
     tls_client_ca: str | None = _option(
-        None, _path, "clients with TLS have to show a certificate of these authorities", "; /etc/tqdb/clients.crt")
+        None, parse_path, "clients with TLS have to show a certificate of these authorities", "; /etc/tqdb/clients.crt")
     accept_proxy: str = _option(
-        "off", _balancers, "from whom a header of the PROXY protocol is needed over TCP: everybody, or networks")
+        "off", parse_balancers, "from whom a header of the PROXY protocol is needed over TCP: everybody, or networks")
     backends: dict[str, Backend] = field(default_factory=dict)
 
     def is_announced(self, host: str) -> bool:
@@ -286,18 +127,18 @@ class Rule:
     """One ``[rule.NAME]``: globs that a write has to match, None for any, and for how long it may then wait."""
 
     name: str
-    protocol: str | None = _option(None, _glob_of(*PROTOCOLS), "protocol of the client", "; postgres")
-    backend: str | None = _option(None, _glob, "NAME of the backend section that serves", "; main")
-    database: str | None = _option(None, _glob, "database", "; shop")
-    user: str | None = _option(None, _glob, "who has logged in", "; app_*")
+    protocol: str | None = _option(None, glob_of(*PROTOCOLS), "protocol of the client", "; postgres")
+    backend: str | None = _option(None, parse_glob, "NAME of the backend section that serves", "; main")
+    database: str | None = _option(None, parse_glob, "database", "; shop")
+    user: str | None = _option(None, parse_glob, "who has logged in", "; app_*")
     application: str | None = _option(
-        None, _glob, "application_name; on MariaDB the connection attribute program_name", "; worker*")
-    table: str | None = _option(None, _glob, "table, or schema.table; on MariaDB database.table", "public.events*")
-    verb: str | None = _option(None, _glob_of(*VERBS), "kind of the statement", "insert")
-    fingerprint: str | None = _option(None, _fingerprint, "of the statement without its values: docs/rules.md",
+        None, parse_glob, "application_name; on MariaDB the connection attribute program_name", "; worker*")
+    table: str | None = _option(None, parse_glob, "table, or schema.table; on MariaDB database.table", "public.events*")
+    verb: str | None = _option(None, glob_of(*VERBS), "kind of the statement", "insert")
+    fingerprint: str | None = _option(None, parse_fingerprint, "of the statement without its values: docs/rules.md",
                                       "; 0123456789abcdef")
-    max_wait_ms: str | None = _option(None, _rule_wait, "how long a write may wait, milliseconds; auto; off", "10")
-    force: str = _option("no", _one_of("no", "yes"), "yes: also over hints and what sessions have set")
+    max_wait_ms: str | None = _option(None, parse_wait, "how long a write may wait, milliseconds; auto; off", "10")
+    force: str = _option("no", one_of("no", "yes"), "yes: also over hints and what sessions have set")
 
     @property
     def wait(self) -> float:
@@ -516,9 +357,3 @@ def from_arguments(postgres: str | None, mariadb: str | None, listen_postgres: s
         for key, value in values.items():
             known.setdefault(key, value)
     return build(sections, where)
-
-
-def with_listen(config: Config, **listen: Address) -> Config:
-    """A copy whose listening addresses are replaced, by protocol or ``metrics``."""
-    parts = {name: replace(getattr(config, name), listen=address) for name, address in listen.items()}
-    return replace(config, **parts)

@@ -6,12 +6,12 @@ and from what sessions meet. The rest happens in the loop, where nothing here bl
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from logging import ERROR, INFO, WARNING
 
 from tqdb.attempts import Attempt
 from tqdb.backends import Connector, Reach, listens_here
-from tqdb.config import Address, Backend, Config
+from tqdb.config import Backend, Config
 from tqdb.errors import TqdbError
 from tqdb.log import event
 from tqdb.lookup import Candidates, Lookups, resolve
@@ -19,6 +19,7 @@ from tqdb.loop import Loop
 from tqdb.roles import NOT_READY, OUTDATED, PRIMARY, REPLICA, UNKNOWN, Said, asker
 from tqdb.servers import PROBE_SECONDS, BackendState, Monitor, Route, ServerState
 from tqdb.tls import Demand
+from tqdb.values import Address
 
 LOOK_SECONDS = 0.25         # between looks at all servers
 PROBE_LIMIT = 1.25          # seconds that an attempt may take: one lost packet is sent again within them
@@ -84,7 +85,7 @@ class Fleet:
                     server.monitor = Monitor(self.loop, who, server.candidates,
                                              lambda said, server=server: self._said(state, server, said))
 
-    def reconfigure(self, config: Config, demands: dict[tuple[str, str], Demand], names: list[str]) -> None:
+    def reconfigure(self, config: Config, demands: dict[tuple[str, str], Demand], names: Collection[str]) -> None:
         """Another configuration, for the protocols in ``names``. Servers that stay keep what is known of them."""
         self.config = config
         self.demands = {key: demand for of, some in ((False, self.demands), (True, demands))

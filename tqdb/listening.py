@@ -4,9 +4,9 @@ import os
 import resource
 import socket
 
-from tqdb.config import Address
 from tqdb.errors import TqdbError
 from tqdb.lookup import resolve
+from tqdb.values import Address
 
 BACKLOG = 4096
 

@@ -5,9 +5,9 @@ import socket
 import threading
 from collections.abc import Callable
 
-from tqdb.config import Address
 from tqdb.errors import TqdbError
 from tqdb.loop import Loop
+from tqdb.values import Address
 
 MAX_THREADS = 4             # a name server that does not answer holds up one name, not all
 MAX_ADDRESSES = 16          # of a name

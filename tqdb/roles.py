@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tqdb import tls
-from tqdb.config import Address, Backend
+from tqdb.config import Backend
 from tqdb.lookup import Candidates
+from tqdb.values import Address
 
 PRIMARY, REPLICA, NOT_READY, OUTDATED, UNKNOWN = ROLES = "primary", "replica", "not ready", "outdated", "unknown"
 ANSWER_SECONDS = 2          # that a connection or an answer may take

@@ -2,23 +2,20 @@
 
 import gc
 import logging
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Container
 from logging import ERROR, INFO, WARNING
 from selectors import EVENT_READ
 
-from tqdb import advice, policy, rules, tls
+from tqdb import advice, policy, reloading, rules, tls
 from tqdb._core import Engine, MyServer, MySession, PgServer, PgSession, Stats, Stream, TlsStream, make_proxy_header
 from tqdb.advice import Advice
 from tqdb.attempts import Attempt, Cancelling
 from tqdb.backends import tune
 from tqdb.catalog import sessions
-from tqdb.config import MAX_RULES, Address, Config, differences, read_file
+from tqdb.config import MAX_RULES, Config, read_file
 from tqdb.errors import ConfigError
 from tqdb.fleet import Fleet
 from tqdb.handover import Meetings, Taken
@@ -30,11 +27,12 @@ from tqdb.metrics import Metrics
 from tqdb.notify import Notifier
 from tqdb.servers import BackendState, Route
 from tqdb.status import View, Views
+from tqdb.succession import Succession
+from tqdb.values import Address
 
 ACCEPTS_PER_TURN = 16        # of each listener: a session and its way to the server cost 0.3 ms
 LINGER_SECONDS = 10         # how long a closing connection may take to read what is still for it
 DRAIN_STEP_SECONDS = 0.02   # between looks for sessions that have become idle
-SUCCESSOR_STEP_SECONDS = 0.2    # between looks whether a successor still runs, or the last session has left
 SESSIONS = {"postgres": (PgSession, PgServer), "mariadb": (MySession, MyServer)}
 
 
@@ -43,18 +41,6 @@ def _hook(call, otherwise=None):
     def hook(self, *args):
         return self.guarded(call.__name__, otherwise, call, *args)
     return hook
-
-
-def successors_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment, as somebody else would have started it."""
-    found = {key: value for key, value in environ.items() if key != "WATCHDOG_PID"}
-    if getattr(sys, "frozen", False):
-        # the executable's loader would take what its predecessor has unpacked for its own
-        found["PYINSTALLER_RESET_ENVIRONMENT"] = "1"
-        found.pop("LD_LIBRARY_PATH", None)
-        if "LD_LIBRARY_PATH_ORIG" in found:
-            found["LD_LIBRARY_PATH"] = found.pop("LD_LIBRARY_PATH_ORIG")
-    return found
 
 
 class Server:
@@ -75,7 +61,6 @@ class Server:
         """``replace``: take over from the proxy that listens on these addresses; ``command``: starts a successor."""
         self.config = config
         self.replace = replace
-        self.command = command
         self.loop = Loop()
         self.started = time.monotonic()
         self.engine = Engine(self, Stats(config.writebatch.max_label_sets))
@@ -97,11 +82,10 @@ class Server:
         self.listeners: list[tuple[str, socket.socket]] = []
         self.addresses: dict[str, str] = {}
         self.socket_files: list[str] = []
-        self.meetings = Meetings(self.loop, self._replaced)
-        self.successor: subprocess.Popen | None = None
+        self.succession = Succession(self, command)
+        self.meetings = Meetings(self.loop, self.succession.replaced)
         self.http: HttpServer | None = None
         self.ready = False
-        self.replaced = False                               # another process accepts in this one's place
         self.draining_until: float | None = None
         self.offers = tls.offers(config)
         self.fleet = Fleet(self.loop, config, tls.demands(config), self.failed)
@@ -390,7 +374,7 @@ class Server:
                 elif number == signal.SIGUSR1:
                     self.close_sessions()
                 elif number == signal.SIGUSR2:
-                    self.start_successor()
+                    self.succession.start()
                 else:
                     self.shut_down()
 
@@ -424,76 +408,21 @@ class Server:
         if self.meetings.successors:
             self.socket_files.clear()           # it has them, though it has not said so yet
         self.meetings.close()
-        self._stop_listening()
+        self.stop_listening()
         self.fleet.waits = False
         self.guarded("drain", None, self.engine.drain)
         self._tell_drain()
         self._drain_step()
 
-    def _stop_listening(self) -> None:
+    def stop_listening(self, taken: Container[str] = ()) -> None:
+        """The files of Unix sockets go too, but for those of addresses that a successor has ``taken``."""
         for _, sock in self.listeners:
             self.loop.unwatch(sock)
             sock.close()
         self.listeners.clear()
-        remove_sockets(self.socket_files)       # now: later they may be a successor's
+        # now: later they may be a successor's
+        remove_sockets([path for path in self.socket_files if f"unix:{path}" not in taken])
         self.socket_files.clear()
-
-    def start_successor(self) -> None:
-        """Starts this program again, as it is on disk now, to take over. Until it accepts, nothing changes."""
-        if self.draining_until is not None or self.replaced or self.command is None:
-            return
-        if self.successor is not None:
-            event(WARNING, "successor_exists", f"process {self.successor.pid} is about to take over already",
-                  process=self.successor.pid)
-            return
-        if os.getpid() == 1:
-            event(ERROR, "successor_failed", "process 1 cannot be replaced: everything ends with it")
-            return
-        try:
-            self.successor = subprocess.Popen(self.command, env=successors_environment(os.environ),
-                                              stdin=subprocess.DEVNULL, start_new_session=True)
-        except OSError as e:
-            event(ERROR, "successor_failed", f"cannot start {self.command[0]}: {e.strerror}", error=e.strerror)
-            return
-        event(INFO, "successor_started", f"started process {self.successor.pid} to take over: "
-              + " ".join(self.command), process=self.successor.pid)
-        self._watch_successor()
-
-    def _watch_successor(self) -> None:
-        code = self.successor.poll()
-        if self.replaced or code is None:
-            if not self.replaced:
-                self.loop.call_later(SUCCESSOR_STEP_SECONDS, self._watch_successor)
-            return
-        event(ERROR, "successor_failed", f"process {self.successor.pid} has ended with {code} and not taken over; "
-              "this one goes on", process=self.successor.pid, code=code)
-        self.successor = None
-
-    def _replaced(self, process: int, addresses: list[str]) -> None:
-        """A successor accepts on ``addresses``. What is connected here is served on, and told nothing.
-
-        After ``drain_timeout`` those that are left are drained as after SIGTERM.
-        """
-        limit = self.config.limits.drain_timeout
-        event(INFO, "replaced", f"process {process} has taken over; {len(self.sessions)} sessions are served on, up to "
-              f"{limit:g} s", process=process, sessions=len(self.sessions), seconds=limit)
-        self.replaced = True
-        self.notifier.resign()
-        self.socket_files = [path for path in self.socket_files if f"unix:{path}" not in addresses]
-        self._stop_listening()
-        if self.http is not None:
-            self.http.retire()
-        self.loop.call_later(limit, lambda: self.draining_until is None and self.shut_down())
-        self.loop.call_later(SUCCESSOR_STEP_SECONDS, self._leave_step)
-
-    def _leave_step(self) -> None:
-        if self.draining_until is not None:
-            return
-        if self.sessions or (self.http is not None and self.http.is_answering()):
-            self.loop.call_later(SUCCESSOR_STEP_SECONDS, self._leave_step)
-        else:
-            event(INFO, "drained", "drained")
-            self.loop.stop()
 
     def _tell_drain(self) -> None:
         """Once a second, while there is something to tell."""
@@ -538,40 +467,19 @@ class Server:
             event(ERROR, "reload_refused", f"reload refused, nothing changed: {e}", error=str(e))
             return
         old = self.config
-        kept = []
-        changing = []
-        for name, _ in {**dict(old.protocols()), **dict(new.protocols())}.items():
-            before, after = getattr(old, name), getattr(new, name)
-            if before is None or after is None or (before.listen, before.socket) != (after.listen, after.socket):
-                kept.append(f"[{name}] listen/socket")
-                continue
-            changing.append(name)
-            if before.backend != after.backend:
-                event(INFO, "backend_changed", f"reload: {name} backend is now {after.backend.primary}", protocol=name,
-                      address=str(after.backend.primary))
-        if old.metrics != new.metrics:
-            kept.append("[metrics] listen")
-        if old.writebatch.max_label_sets != new.writebatch.max_label_sets:
-            kept.append("[writebatch] max_label_sets")
-        self.config = new
-        self.offers = offers
-        self.rules = rules.Rules(new)
+        planned = reloading.plan(old, new)
+        self.config = planned.config
+        # a section that has gone from the file is served with the certificates that it has
+        self.offers = {name: offer for of, some in ((False, self.offers), (True, offers))
+                       for name, offer in some.items() if (name in planned.changing) is of}
+        self.rules = rules.Rules(self.config)
         self._configure_engine()
-        self.fleet.reconfigure(new, demands, changing)
-        for key, values in differences(old, new).items():
-            before, after = (f"{v:g}" if isinstance(v, float) else str(v) for v in values)
-            event(INFO, "setting_changed", f"reload: {key}: {before} -> {after}", key=key, before=before, after=after)
-        if old.rules != new.rules:
-            event(INFO, "rules_changed", f"reload: {rules.changes(old.rules, new.rules)}",
-                  rules=[rule.name for rule in new.rules])
-        event(INFO, "reloaded", f"reloaded {new.source}", file=new.source)
-        if kept:
-            event(WARNING, "restart_needed", "reload: these need a restart and stay as they are: " + ", ".join(kept),
-                  keys=kept)
+        self.fleet.reconfigure(self.config, demands, planned.changing)
+        reloading.tell(old, planned)
 
     def close(self) -> None:
         self.meetings.close()
-        self._stop_listening()
+        self.stop_listening()
         for endpoint in [*self.sessions, *self.servers]:
             self.guarded("close", None, endpoint.abort)
         self.fleet.close()

@@ -5,10 +5,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from tqdb.config import Address, Backend
+from tqdb.config import Backend
 from tqdb.lookup import Candidates, at_once
 from tqdb.loop import Loop
 from tqdb.roles import NOT_READY, PRIMARY, REPLICA, UNKNOWN, Asker, Said, UrlAsker
+from tqdb.values import Address
 
 PROBE_SECONDS = 0.7         # between questions to one, or attempts to reach it
 HURRY_SECONDS = 0.05        # between two questions, at least

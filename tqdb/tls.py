@@ -10,9 +10,10 @@ import struct
 from selectors import EVENT_READ, EVENT_WRITE
 
 from tqdb._core import tls_reason
-from tqdb.config import Address, Backend, Config, Protocol
+from tqdb.config import Backend, Config, Protocol
 from tqdb.errors import ConfigError
 from tqdb.loop import Loop
+from tqdb.values import Address
 
 ALPN = {"postgres": ["postgresql"]}
 SSL_REQUEST = struct.pack("!II", 8, 80877103)

@@ -8,11 +8,11 @@ import shutil
 import signal
 from pathlib import Path
 
-import psutil
 import pymysql
 
+from tests.throwaway import AskedMariaDB, crash
 from tests.wait import wait_for
-from tqdb.load.servers import MariaDB, free_port, which
+from tqdb.load.servers import free_port, which
 
 PROVIDERS = ("/usr/lib/galera/libgalera_smm.so", "/usr/lib64/galera-4/libgalera_smm.so",
              "/usr/lib64/galera/libgalera_smm.so")
@@ -38,7 +38,7 @@ def missing() -> str:
     return ", ".join(name for name, path in found.items() if not path)
 
 
-class Node(MariaDB):
+class Node(AskedMariaDB):
     """A node; ``peers`` are all nodes of its cluster, itself among them."""
 
     def __init__(self, peers: list["Node"]):
@@ -90,28 +90,11 @@ class Node(MariaDB):
 
     def kill(self) -> None:
         """A crash. The scripts and copies it has started go with it."""
-        started = psutil.Process(self.process.pid).children(recursive=True) if self.alive else []
-        super().kill()
-        for process in started:
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                pass
+        crash(self, super().kill)
 
     def stop(self) -> None:
         self.kill()
         super().stop()
-
-    def ask(self, *statements: str) -> list[tuple]:
-        """The last one's rows."""
-        connection = self.connect()
-        try:
-            with connection.cursor() as cursor:
-                for sql in statements:
-                    cursor.execute(sql)
-                return list(cursor.fetchall())
-        finally:
-            connection.close()
 
     def status(self) -> dict[str, str]:
         return dict(self.ask("SHOW STATUS LIKE 'wsrep\\_%'"))

@@ -5,11 +5,8 @@ import shutil
 import signal
 from abc import abstractmethod
 
-import psutil
-import psycopg
-
+from tests.throwaway import AskedMariaDB, AskedPostgres, crash
 from tests.wait import wait_for
-from tqdb.load.servers import MariaDB, Postgres
 
 SETTLES = 60        # seconds for a server to follow, or to be promoted
 # a killed process loses nothing that it handed to the system; what a power cut would lose is not the subject
@@ -21,16 +18,11 @@ WRITER = "writer"           # of MariaDB, whom read_only concerns
 PASSWORD = "sesame"
 
 
-class PgNode(Postgres):
+class PgNode(AskedPostgres):
     """A server that can follow another, and be promoted."""
 
     def __init__(self):
         super().__init__(**POSTGRES)
-
-    def ask(self, sql: str) -> list[tuple]:
-        with psycopg.connect(self.dsn(), autocommit=True) as connection:
-            cursor = connection.execute(sql)
-            return cursor.fetchall() if cursor.description else []
 
     def prepare(self) -> None:
         """Of a first primary: what the tests need in it."""
@@ -53,13 +45,7 @@ class PgNode(Postgres):
 
     def crash(self) -> None:
         """All its processes at once."""
-        processes = psutil.Process(self.process.pid).children(recursive=True)
-        self.kill()
-        for process in processes:
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                pass
+        crash(self, self.kill)
 
     def shut_down(self) -> None:
         """As ``pg_ctl stop -m fast``."""
@@ -76,22 +62,11 @@ class PgNode(Postgres):
         return [k for k, in self.ask(f"SELECT k FROM {table}")]
 
 
-class MyNode(MariaDB):
+class MyNode(AskedMariaDB):
     """A server with a database ``d`` that can follow another, and be promoted."""
 
     def __init__(self, number: int):
         super().__init__(server_id=str(number), gtid_domain_id="1", **MARIADB)
-
-    def ask(self, *statements: str) -> list[tuple]:
-        """The last one's rows."""
-        connection = self.connect()
-        try:
-            with connection.cursor() as cursor:
-                for sql in statements:
-                    cursor.execute(sql)
-                return list(cursor.fetchall())
-        finally:
-            connection.close()
 
     def prepare(self) -> None:
         self.ask("CREATE DATABASE d", f"CREATE USER {WRITER}", f"GRANT ALL ON d.* TO {WRITER}",

@@ -2,6 +2,7 @@
 
 import signal
 
+from tests.throwaway import ask
 from tests.wait import wait_for
 
 ENDS = 60       # seconds within which connections of those that are gone must end
@@ -24,16 +25,8 @@ class Database:
         """The last one's rows."""
         if self.postgres:
             import psycopg
-            connection = psycopg.connect(self.server.dsn(), autocommit=True)
-        else:
-            connection = self.server.connect()
-        try:
-            with connection.cursor() as cursor:
-                for sql in statements:
-                    cursor.execute(sql)
-                return list(cursor.fetchall()) if cursor.description else []
-        finally:
-            connection.close()
+            return ask(psycopg.connect(self.server.dsn(), autocommit=True), *statements)
+        return ask(self.server.connect(), *statements)
 
     def make(self, table: str) -> None:
         kind = "bigint NOT NULL, v bigint NOT NULL CHECK (v >= 0)"
