@@ -142,12 +142,13 @@ POSTGRES = {
     "distinct INSERTs, about each of which the catalogue is asked": lambda: b"".join(
         map(pg_query, distinct(300, "INSERT INTO wide ({}) VALUES (1, now(), 'x')"))),
     "hundreds of distinct long shapes": lambda: b"".join(
-        map(pg_query, distinct(300, "UPDATE wide SET c0 = {} + " + "1+" * 900 + "1"))),
+        map(pg_query, distinct(300, "UPDATE wide SET c0 = {} + " + "1+" * 650 + "1"))),
     "thousands of distinct Parses": lambda: b"".join(
         map(pg_run, distinct(3000, "UPDATE wide SET c0 = 1 WHERE {} = 1"))),
     "10,000 SETs": lambda: b"".join(pg_query(f"SET application_name = 'a{i}'") for i in range(10_000)),
     "10,000 SETs of the wait": lambda: b"".join(pg_query(f"SET tqdb.max_wait_ms = '{i}'") for i in range(10_000)),
     "6,000 times SHOW TQDB STATUS": lambda: pg_query("SHOW TQDB STATUS") * 6000,
+    "1,000 times SHOW TQDB WRITES": lambda: pg_query("SHOW TQDB WRITES") * 1000,
     "20,000 times the shortest SET": lambda: pg_query("SET a.b=1") * 20_000,
     "20,000 times RESET": lambda: pg_query("RESET a.b") * 20_000,
     "100,000 statements in one send": lambda: pg_query("SELECT 1") * 100_000,
@@ -193,9 +194,10 @@ MARIADB = {
     "distinct INSERTs, about each of which the catalogue is asked": lambda: b"".join(
         map(my_query, distinct(300, "INSERT INTO wide ({}) VALUES (1, now(), 'x')"))),
     "hundreds of distinct long shapes": lambda: b"".join(
-        map(my_query, distinct(300, "UPDATE wide SET c0 = {} + " + "1+" * 900 + "1"))),
+        map(my_query, distinct(300, "UPDATE wide SET c0 = {} + " + "1+" * 650 + "1"))),
     "10,000 SETs of the wait": lambda: b"".join(my_query(f"SET @tqdb_max_wait_ms = {i}") for i in range(10_000)),
     "6,000 times SHOW TQDB STATUS": lambda: my_query("SHOW TQDB STATUS") * 6000,
+    "1,000 times SHOW TQDB WRITES": lambda: my_query("SHOW TQDB WRITES") * 1000,
     "20,000 times the shortest SET": lambda: my_query("SET @a=1") * 20_000,
     "100,000 times COM_PING": lambda: my_command(14) * 100_000,
     "20,000 hinted writes in one send": lambda: my_query(HINT + "INSERT INTO wide (c0) VALUES (1)") * 20_000,

@@ -15,7 +15,7 @@ import pytest
 import tqdb
 from tqdb import analysis, bounded, policy, status
 from tqdb.analysis import mariadb
-from tqdb.bounded import MAX_BYTES, MAX_TOKENS, Budget, Purpose
+from tqdb.bounded import MAX_BYTES, MAX_WORK, MIN_WORK, Budget, Pace, Purpose
 from tqdb.config import Config, Rule
 from tqdb.rules import Rules
 
@@ -179,14 +179,43 @@ def statements(size: int) -> dict[str, str]:
 @pytest.mark.parametrize("name", statements(100))
 @pytest.mark.parametrize("dialect", [PG, MY], ids=["postgres", "mariadb"])
 def test_no_statement_holds_the_parsers_for_long(dialect, name):
-    """40 ms on an idle core; what is asserted leaves room for a slow one. Tokens, not bytes, are the bound."""
-    for size in (4096, 2 * MAX_TOKENS, MAX_BYTES):
+    """30 ms on an idle core; what is asserted leaves room for a slow one. Work, not bytes, is the bound."""
+    for size in (4096, 2 * MAX_WORK, MAX_BYTES):
         text = statements(size)[name].encode()[:MAX_BYTES]
         assert min(seconds(analysis.analyze_statement, dialect, text) for _ in range(2)) < 0.2
         values = text.partition(b"=")[2]
         assert min(seconds(analysis.analyze, dialect, b"INSERT INTO t (a) VALUES ", b"(" + values + b")", b"")
                    for _ in range(2)) < 0.2
         assert seconds(policy.pieces, dialect, values, 3) < 0.2
+
+
+def test_how_fast_parsers_are_decides_what_they_are_given(monkeypatch):
+    pace, now = Pace(nested=1), iter([0, 1, 1, 1.005, 2, 9, 0, 1e-7, 0, 1e-7, 0, 1e-7, 0, 1, 1, 2, 2, 3])
+    monkeypatch.setattr(bounded, "process_time", lambda: next(now))
+    pace.measure(300, lambda: None)         # 5 ms at best
+    assert pace.most == 1800
+    pace.measure(300, lambda: None)
+    assert pace.most == MAX_WORK
+    pace.measure(300, lambda: None)
+    assert pace.most == MIN_WORK
+
+
+@pytest.mark.parametrize("dialect", [PG, MY], ids=["postgres", "mariadb"])
+def test_a_slow_machine_gives_its_parsers_less(monkeypatch, dialect):
+    usual = analysis.PACES[dialect].most
+    monkeypatch.setattr(analysis.PACES[dialect], "most", MIN_WORK)
+
+    def read(columns: int):
+        names = ", ".join(f"c{i}" for i in range(columns))
+        row = b"(" + b", ".join([b"1"] * columns) + b")"
+        return analysis.analyze(dialect, f"INSERT INTO t ({names}) VALUES ".encode(), row, b"")
+
+    def summed(terms: int):
+        return analysis.analyze_statement(dialect, b"UPDATE t SET a = 1" + b" + 1" * terms)
+
+    assert read(40) and read(100) is None and summed(20) and summed(320) is None
+    monkeypatch.setattr(analysis.PACES[dialect], "most", usual)
+    assert read(100) and summed(320)
 
 
 def test_wide_inserts_are_still_read():

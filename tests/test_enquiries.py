@@ -1,7 +1,9 @@
-"""Questions for advice: they are asked on connections of clients who must not notice, whatever the tables go through."""
+"""Questions for advice: clients on whose connections they are asked must not notice, whatever their tables undergo."""
 
+import contextlib
 import threading
 
+import pymysql
 import pytest
 
 from tests.test_advice import execute, shape
@@ -26,38 +28,44 @@ def together(connections, work) -> None:
         thread.join()
 
 
+def row_of(connection, sql: str) -> tuple:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchone()
+
+
 def known(proxy, table: str) -> bool:
     return shape(proxy, table)["verdict"] in ("merged", "pipelined")
 
 
 def test_who_has_left_waits_for_no_lock(my, proxy, table):
-    """MariaDB shows how a table was made behind whoever has locked it: such a connection would stay for as long."""
-    direct = my(through=False)
-    execute(direct, f"CREATE TABLE {table} (a int)")
-    seen: set[int] = set()
+    """MariaDB shows how a table is made behind whoever makes it anew: a connection would stay for as long."""
+    direct, maker = my(through=False), my(through=False)
 
-    def stay(connection):
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT CONNECTION_ID()")
-            seen.add(cursor.fetchone()[0])
-
-    def left() -> bool:
+    def running(what: str) -> set[int]:
         with direct.cursor() as cursor:
-            cursor.execute("SELECT id FROM information_schema.processlist")
-            return not seen & {row[0] for row in cursor.fetchall()}
+            cursor.execute(f"SELECT id FROM information_schema.processlist WHERE {what}")
+            return {row[0] for row in cursor.fetchall()}
+
+    def make() -> None:
+        with contextlib.suppress(pymysql.Error):
+            execute(maker, f"CREATE OR REPLACE TABLE {table} (a int) SELECT SLEEP(600) AS a")
 
     def asked() -> bool:
+        execute(direct, f"CREATE OR REPLACE TABLE {table} (a int)")
         connections = [my() for _ in range(SESSIONS)]
-        for connection in connections:
-            stay(connection)
+        ids = ", ".join(str(int(row_of(c, "SELECT CONNECTION_ID()")[0])) for c in connections)
         together(connections, write(table))
-        execute(direct, f"LOCK TABLES {table} WRITE")
+        making = threading.Thread(target=make)
+        making.start()
+        wait_for(lambda: running("state = 'User sleep'"))
         try:
             for connection in connections:
                 connection.close()
-            wait_for(left)
+            wait_for(lambda: not running(f"id IN ({ids})"))
         finally:
-            execute(direct, "UNLOCK TABLES")
+            execute(direct, f"KILL QUERY {maker.thread_id()}")
+            making.join()
         return shape(proxy, table)["why"].endswith("answered with an error")
 
     wait_for(asked, timeout=90)

@@ -11,7 +11,7 @@ from tests.mariadb_examples import CHANGING, FIXED, STATEMENT_ONLY
 
 HINT = "/* max_wait_ms:100 file:alike.py line:1 */ "
 SESSIONS = 8
-TRIES = 5
+TRIES = 25
 CHUNK = 24                  # expressions in one statement: what the parser is given has a bound
 
 

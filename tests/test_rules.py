@@ -239,7 +239,9 @@ def test_the_current_database_counts(rig, tables):
             return session
         return connect
 
-    for way in (lambda s, name: s.select_db(name), lambda s, name: run(s, f"USE `{name}`;")):
+    forms = ("USE `{}`;", "use {}", "USE {} ;", "USE/* a */{} -- x", "USE\t`{}` /* x */", "USE # x\n{}# ;")
+    for way in (lambda s, name: s.select_db(name),
+                *(lambda s, name, form=form: run(s, form.format(name)) for form in forms)):
         assert rig.fate(using("d", way), inserts(tables)) == ALONE
         assert rig.fate(using(f"s{tables}", way), inserts(tables)) == BATCHED
         assert rig.fate(using("mysql", way), inserts(tables, name=f"d.{tables}")) == BATCHED

@@ -4,15 +4,19 @@ The loop serves everybody, so what one text may cost is bounded before it is loo
 make a parser do (``tokens``), and by the time that all parsers together may take. Regular expressions are linear by
 construction (``tests/test_bounded.py``), so that for them a size is enough.
 
-Measured on one core of a 2.1 GHz Xeon: sqlglot takes 4 to 9 µs and libpg_query with its tree in Python 1 to 9 µs for a
-token, whatever its length; the regular expressions 1 to 130 ns for a byte.
+What a parser takes for a token depends on the machine: sqlglot was seen to take 5 µs on one and 22 µs on another,
+libpg_query with its tree in Python 2 and 9 µs. So it is measured at the start (``Pace``). The regular expressions take
+1 to 130 ns for a byte.
 """
 
 import re
-from time import perf_counter
+from time import perf_counter, process_time
 
 MAX_BYTES = 16384           # of a statement that is looked at by more than the scanner
-MAX_TOKENS = 4200           # given to a parser in one call: 40 ms at most
+CALL_SECONDS = 0.03         # that one call of a parser may take …
+MAX_WORK = 4200             # … and the work that it is given on any machine
+MIN_WORK = 600              # … and on the slowest
+LIST_SLACK = 20             # tokens around a list
 BURST_SECONDS = 0.02        # that parsers may take at once; with one call more still far below a tenth of a second
 SHARE = 0.1                 # of the loop's time that they may take in the long run
 
@@ -20,9 +24,41 @@ SHARE = 0.1                 # of the loop's time that they may take in the long 
 _TOKEN = re.compile(rb"'(?:[^'\\]++|''|\\.)*+'?+|[\w$.\x80-\xff]++|\S", re.DOTALL)
 
 
-def tokens(text: bytes) -> int:
-    """How many tokens a parser would make of ``text``, about."""
-    return len(_TOKEN.findall(text))
+class Pace:
+    """The work that a parser may be given in one call, as fast as it is on this machine.
+
+    ``nested``: what a token makes that is not one of a mere list, but an operator's or a call's.
+    """
+
+    def __init__(self, nested: int):
+        self.nested = nested
+        self.most = MAX_WORK
+
+    def work(self, text: bytes) -> int:
+        """What ``text`` would make the parser do, about: 1 for each token of a list with commas."""
+        found = _TOKEN.findall(text)
+        return len(found) + (self.nested - 1) * max(0, len(found) - 2 * found.count(b",") - LIST_SLACK)
+
+    def takes(self, *texts: bytes) -> bool:
+        """Whether it may be given all of them in one call."""
+        return sum(map(self.work, texts)) <= self.most
+
+    def measure(self, size: int, parse) -> None:
+        """``parse()`` does work of ``size``. The quickest of three: others may have the machine."""
+        quickest = min(_seconds(parse) for _ in range(3))
+        self.most = max(MIN_WORK, min(MAX_WORK, int(size * CALL_SECONDS / max(quickest, 1e-6))))
+
+
+def _seconds(call) -> float:
+    began = process_time()
+    call()
+    return process_time() - began
+
+
+# libpg_query's trees become objects of Python one by one; sqlglot's time goes into each token alike
+POSTGRES_PACE = Pace(nested=3)
+MARIADB_PACE = Pace(nested=1)
+PACES = (POSTGRES_PACE, MARIADB_PACE)       # by dialect
 
 
 class Budget:

@@ -5,12 +5,12 @@ looked at just now, do not keep that; the others have an answer of their own for
 """
 
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from logging import ERROR, INFO
 
 from tqdb import analysis, rules, status
 from tqdb.analysis import DIALECTS
-from tqdb.bounded import BURST_SECONDS, SHARE, Budget, Purpose, bounded
+from tqdb.bounded import BURST_SECONDS, PACES, SHARE, Budget, Purpose, bounded
 from tqdb.catalog import Ask, Facts, mariadb, postgres
 from tqdb.log import event
 
@@ -18,6 +18,7 @@ _CATALOG = (postgres, mariadb)
 MAX_STARTUP_BYTES = 10_000      # of PostgreSQL's start-up packet: the core takes no longer one
 MAX_FACTS_BYTES = 65536         # of the catalogue's answer: column defaults, triggers
 MAX_NAME = 128                  # characters of a table's name that the log shows
+_WARM_UP_COLUMNS = 60           # of the INSERT by which parsers are measured
 
 _parsers = Budget(BURST_SECONDS, SHARE)
 _SHAPES = Purpose("shape", budget=_parsers)
@@ -57,10 +58,21 @@ def explain(dialect: int, sql: bytes):
 
 
 def warm_up() -> None:
-    """Analyses a statement of each dialect: what parsers make at their first call is made before clients wait."""
-    for dialect in range(len(DIALECTS)):
-        analysis.analyze(dialect, b"INSERT INTO t (a, b) VALUES ", b"(1, 'x')", b"")
+    """Analyses statements of each dialect, so that what parsers make at their first call is made before clients wait.
+
+    How long they take tells how much a parser may be given on this machine.
+    """
+    prefix, values = _wide(_WARM_UP_COLUMNS)
+    for dialect, pace in enumerate(PACES):
         analysis.analyze_statement(dialect, b"UPDATE t SET a = a + 1 WHERE b = 'x'")
+        pace.measure(2 * pace.work(prefix) + 3 * pace.work(values),
+                     partial(analysis.analyze, dialect, prefix, values, b""))
+
+
+def _wide(columns: int) -> tuple[bytes, bytes]:
+    """An INSERT and its row."""
+    names = ", ".join(f"c{i}" for i in range(columns))
+    return f"INSERT INTO t ({names}) VALUES ".encode(), b"(" + b", ".join([b"1"] * columns) + b")"
 
 
 def probe_sql(dialect: int, verdict) -> bytes:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tqdb.analysis import mariadb, postgres
 from tqdb.analysis.postgres_names import Names
-from tqdb.bounded import MAX_TOKENS, tokens
+from tqdb.bounded import PACES
 
 DIALECTS = ("postgres", "mariadb")
 
@@ -48,7 +48,7 @@ class Verdict:
 def analyze(dialect: int, prefix: bytes, values: bytes, suffix: bytes) -> Verdict | None:
     """The verdict on one shape; ``values`` is one of its tuples with parentheses. None: not batchable."""
     # it is parsed with the row once and twice
-    if 2 * tokens(prefix) + 3 * tokens(values) + 2 * tokens(suffix) > MAX_TOKENS:
+    if not PACES[dialect].takes(*(prefix, suffix, values) * 2, values):
         return None
     try:
         parts = [part.decode() for part in (prefix, values, suffix)]
@@ -63,7 +63,7 @@ def analyze(dialect: int, prefix: bytes, values: bytes, suffix: bytes) -> Verdic
 
 def analyze_statement(dialect: int, sql: bytes) -> Verdict | None:
     """The verdict on one statement that is to run as it is, in a transaction with others of its shape."""
-    if tokens(sql) > MAX_TOKENS:
+    if not PACES[dialect].takes(sql):
         return None
     try:
         text = sql.decode()
@@ -75,7 +75,7 @@ def analyze_statement(dialect: int, sql: bytes) -> Verdict | None:
 
 def explain(dialect: int, sql: bytes) -> str:
     """Why a write's text keeps it from being batched, in words; ``sql`` is one that has no verdict."""
-    if tokens(sql) > MAX_TOKENS:
+    if not PACES[dialect].takes(sql):
         return "it is too long to be read"
     try:
         text = sql.decode()

@@ -9,7 +9,7 @@ from pglast import parse_plpgsql
 from pglast.parser import ParseError, scan
 
 from tqdb.analysis.postgres_names import READ, Collector, Names, Unknown
-from tqdb.bounded import MAX_TOKENS, tokens
+from tqdb.bounded import POSTGRES_PACE
 
 _EXPRESSIONS = (2,)             # RawParseMode: RAW_PARSE_PLPGSQL_EXPR …
 _ASSIGNMENTS = (3, 4, 5)        # … RAW_PARSE_PLPGSQL_ASSIGN1 to 3
@@ -70,7 +70,7 @@ def plpgsql_body(definition: str, source: str) -> Names:
 
 
 def _bound(source: str) -> None:
-    if tokens(source.encode()) > MAX_TOKENS:
+    if not POSTGRES_PACE.takes(source.encode()):
         raise Unknown("its body is too long")
 
 

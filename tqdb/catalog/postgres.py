@@ -13,7 +13,7 @@ from functools import lru_cache
 from tqdb.analysis import Verdict
 from tqdb.analysis.postgres_bodies import plpgsql_body, sql_body
 from tqdb.analysis.postgres_names import COMPARISONS, READ, WRITTEN, Names, Unknown
-from tqdb.bounded import MAX_TOKENS, tokens
+from tqdb.bounded import POSTGRES_PACE
 from tqdb.catalog import Ask, Facts
 from tqdb.catalog.postgres_allowed import (
     FUNCTION_SETTINGS,
@@ -46,7 +46,7 @@ class Closure:
     strategy: int = MERGED
     version: int = 0            # of the server
     rounds: int = 0
-    body_tokens: int = 0
+    body_work: int = 0
     settings: set = field(default_factory=set)
     # where names without a schema are looked for: None as the session does, else schemas
     paths: dict = field(default_factory=lambda: {None: None})
@@ -281,8 +281,8 @@ class Closure:
             self.paths[(owner,)] = None         # what "$user" stands for then
 
     def _body(self, name: str, caller: str, source: str, definition: str | None, language: str) -> None:
-        self.body_tokens += tokens(source.encode())
-        if self.body_tokens > MAX_TOKENS or (language == "plpgsql" and definition is None):
+        self.body_work += POSTGRES_PACE.work(source.encode())
+        if self.body_work > POSTGRES_PACE.most or (language == "plpgsql" and definition is None):
             raise Unknown(f"{caller} calls {name}(), which is too long to be read")
         read = _read(source, definition)
         if isinstance(read, str):
