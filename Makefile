@@ -50,7 +50,8 @@ test-drivers: build $(VENV)/.dev $(VENV)/.drivers  ## the tests with drivers, th
 	@scripts/ensure-system servers
 	@scripts/ensure-system node
 	@cd tests/node && npm install --silent --no-audit --no-fund --no-package-lock
-	@$(VENV)/bin/pytest tests/test_drivers.py tests/test_orms.py tests/test_node.py $(ARGS)
+	@$(VENV)/bin/pytest tests/test_drivers.py tests/test_orms.py tests/test_node.py tests/test_first_day.py \
+		tests/test_framework_calls.py $(ARGS)
 
 test-package: dist/tqdb $(VENV)/.dev  ## as root: the Debian package in a minimal Debian, which is made for it
 	@scripts/ensure-system servers

@@ -18,6 +18,7 @@ import pytest
 
 from tests.fix_servers import tqdb_command
 from tests.wait import wait_for
+from tqdb import reasons
 from tqdb.load.servers import free_port, postgres_bin
 from tqdb.reference import ini, markdown
 
@@ -200,6 +201,7 @@ def test_every_page_is_reached_from_the_readme():
 def test_the_reference_is_up_to_date():
     assert (ROOT / "packaging/tqdb.ini").read_text() == ini()
     assert markdown() in (ROOT / "docs/configuration.md").read_text()
+    assert reasons.markdown() in (ROOT / "docs/reasons.md").read_text()
 
 
 def test_every_test_that_is_named_exists():

@@ -3,6 +3,7 @@
 import socket
 import ssl
 import struct
+import textwrap
 import time
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from tqdb.rules import explanation, unreachable
 from tqdb.values import Address
 
 MAX_WIDTH = 10_000      # of a table that is measured
+NAME_WIDTH = 12         # of what stands before a value where a table would not fit
 CLIENT_SSL = 2048       # MariaDB's capability
 # what PostgreSQL's authentication requests ask for, by their code
 ASKS_FOR = {0: "nothing", 2: "Kerberos", 3: "a password", 5: "md5", 7: "GSSAPI", 9: "SSPI"}
@@ -186,7 +188,7 @@ def run(config: Config) -> int:
     console = Console()
     _show(console, f"configuration: {config.source}", table)
     for trouble in filter(None, troubles):
-        console.print(trouble, markup=False, highlight=False, soft_wrap=True)
+        _say(console, trouble)
     _show_rules(console, config)
     return 1 if troubles else 0
 
@@ -211,7 +213,15 @@ def _show_rules(console: Console, config: Config) -> None:
               for name, protocol in config.protocols() if protocol.observe == "yes"]
     console.print()
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        _say(console, line, 4)
+
+
+def _say(console: Console, line: str, indent: int = 2) -> None:
+    """A line. A terminal that is narrower gets it in several, broken between words; a program gets it whole."""
+    if console.is_terminal:
+        line = textwrap.fill(line, console.width, subsequent_indent=" " * indent, break_long_words=False,
+                             break_on_hyphens=False)
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show(console: Console, title: str, rows: list[tuple[str, ...]]) -> None:
@@ -230,4 +240,4 @@ def _show(console: Console, title: str, rows: list[tuple[str, ...]]) -> None:
         console.print()
         for name, value in zip(names, row, strict=True):
             if value:
-                console.print(f"{name:<12}{value}", markup=False, highlight=False, soft_wrap=True)
+                _say(console, f"{name:<{NAME_WIDTH}}{value}", NAME_WIDTH)

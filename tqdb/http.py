@@ -14,6 +14,7 @@ from selectors import EVENT_READ, EVENT_WRITE
 
 import h11
 
+from tqdb import reasons
 from tqdb.loop import Loop
 
 MAX_CONNECTIONS = 64
@@ -46,6 +47,7 @@ class HttpServer:
         self.spent = 0.0            # seconds in it
         self.retired = False        # no connection is accepted, and none is kept alive
         self.pages = {path: (files("tqdb") / name).read_bytes() for path, name in PAGES.items()}
+        self.pages["/reasons"] = reasons.page()
         sock.setblocking(False)
         self._listen()
         loop.call_later(1, self._sweep)
@@ -114,7 +116,7 @@ class HttpServer:
             return 200, "text/html; charset=utf-8", self.pages[path]
         else:
             return (404, "text/plain; charset=utf-8",
-                    b"there are /, /advice, /metrics, /healthz, /readyz, /stats.json and /advice.json\n")
+                    b"there are /, /advice, /reasons, /metrics, /healthz, /readyz, /stats.json and /advice.json\n")
         return 200 if ok else 503, "text/plain; charset=utf-8", text.encode() + b"\n"
 
     def retire(self) -> None:

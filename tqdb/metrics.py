@@ -9,7 +9,7 @@ import resource
 import time
 from collections import deque
 from collections.abc import Iterator
-from itertools import accumulate, chain
+from itertools import accumulate, chain, islice
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -27,9 +27,11 @@ from tqdb._core import (
     count_tls,
     fine_percentile,
 )
+from tqdb.advice import origin
 from tqdb.log import Recent
 from tqdb.loop import TURN_BOUNDS
 from tqdb.policy import PURPOSES
+from tqdb.reasons import WORDS
 from tqdb.rules import COLUMNS as RULE_COLUMNS
 
 DIALECTS = ("postgres", "mariadb")
@@ -37,6 +39,9 @@ WRITES = ("insert", "update", "delete", "replace")
 WINDOW_SECONDS = 10         # over which derived figures look back
 HISTORY_SECONDS = 180       # of the dashboard's charts
 TOP_SOURCES = 20
+TOP_SHAPES = 10
+SHAPE_KEYS = ("id", "protocol", "database", "statement", "writes", "writes_per_second", "batched", "batched_percent",
+              "alone", "verdict", "why")
 SLICE = 64                  # places rendered in one step of a scrape
 REFUSALS = ("connect", "too_many", "timeout", "protocol", "unsupported", "tls", "shutdown")
 PROC = "/proc/self"
@@ -198,6 +203,17 @@ class Metrics(Collector):
         return tuple({(DIALECTS[dialect], state): n for (dialect, state), n in found.items()
                       if DIALECTS[dialect] in self.server.backends}
                      for found in count_states(self.server.sessions))
+
+    def tls(self) -> dict:
+        """What the configuration asks of clients and of backends, and how many connections have it."""
+        asked = []
+        for name, protocol in self.server.config.protocols():
+            asked.append({"side": "client", "protocol": name, "backend": "", "mode": protocol.tls,
+                          "certificates": protocol.tls_client_ca is not None})
+            asked += [{"side": "server", "protocol": name, "backend": backend.name, "mode": backend.tls,
+                       "certificates": backend.tls_cert is not None} for backend in protocol.backends.values()]
+        return {"asked": asked, "connections": [{"side": side, "version": version, "count": n}
+                                                for (side, version), n in count_tls(self.server.sessions).items()]}
 
     def collect(self):
         """Every family without a file and a line; all totals are read before the first."""
@@ -376,6 +392,7 @@ class Metrics(Collector):
                             for bound, n in zip((*BATCH_SIZE_BOUNDS, None), rates["sizes"], strict=True)],
             "individual": individual,
             "flush": totals["flush"],
+            "words": WORDS,
             "methods": totals["methods"],
             "retries": {k: v for k, v in totals["retries"].items() if v},
             "hint_errors": sum(totals["hint_errors"]),
@@ -396,6 +413,10 @@ class Metrics(Collector):
                          for b in self.server.backends.values() for s in b.servers],
             "sources": [dict(zip(("file", "line", "writes", "batched"), s, strict=True))
                         for s in stats.top_sources(TOP_SOURCES)],
+            "shapes_watched": engine.watch.used,
+            "shapes": [{**{key: shape[key] for key in SHAPE_KEYS}, "origin": origin(shape)}
+                       for shape in islice(self.server.advice.shapes(), TOP_SHAPES)],
+            "tls": self.tls(),
             "rules": [{**dict(zip(RULE_COLUMNS, row, strict=True)), "hits": int(row[-1])}
                       for row in self.server.rules_shown()],
             "history": [{"age": round(now - at, 1), "writes": w, "operations": o, "p50_ms": p50, "p99_ms": p99}
