@@ -41,6 +41,10 @@ MARIADB = {
     "MariaDB Connector/J": ["set autocommit=1, session_track_schema=1, "
                             "sql_mode=concat(@@sql_mode,',STRICT_TRANS_TABLES')",
                             "SELECT @@max_allowed_packet,@@wait_timeout"],
+    "MariaDB Connector/J 3.5": ["set session_track_schema=1, session_track_system_variables = "
+                                "CONCAT(@@global.session_track_system_variables,',tx_isolation'), "
+                                "sql_mode=concat(@@sql_mode,',STRICT_TRANS_TABLES')",
+                                "SELECT @@max_allowed_packet,@@wait_timeout"],
     "MySQL Connector/J": ["/* mysql-connector-j */SELECT @@session.auto_increment_increment, @@character_set_client",
                           "SET character_set_results = NULL", "SET autocommit=1", "SET sql_mode='STRICT_TRANS_TABLES'"],
     "HikariCP": ["SET autocommit=0", "SELECT 1", "COMMIT", "SET autocommit=1", "set session transaction read write"],

@@ -1,5 +1,7 @@
 """MariaDB: whatever a session asks behind a batched write, in whatever way, it is told what it would be directly."""
 
+import re
+
 import pytest
 
 from tests.crowd import together
@@ -9,6 +11,7 @@ from tests.wire import my_error, my_ok, my_query, my_split
 
 HINT = "/* max_wait_ms:100 */ "
 CLIENTS = 3
+TRACKING = 1 << 23 | 1 << 24        # session tracking, no EOF packets: PyMySQL has no names for them
 BEFORE = 7000               # LAST_INSERT_ID() before the write, and the number of the session
 START = 100_000             # the first id that a table gives
 
@@ -296,3 +299,37 @@ def test_an_id_where_the_catalogue_told_of_none():
         leader.server.receive(answer)
         sent = bytes(leader.server.take_out())
     assert my_query("ROLLBACK") in sent and my_query("COMMIT") not in sent
+
+
+REPORTED = {
+    "autocommit,character_set_client,character_set_connection,character_set_results,time_zone,tx_isolation": True,
+    "sql_mode": True, "": True,
+    "lock_wait_timeout,innodb_lock_wait_timeout": False, "insert_id,last_insert_id": False, "timestamp": False,
+    "auto_increment_increment": False, "last_gtid": False, "*": False,
+}
+
+
+@pytest.mark.parametrize("variables", REPORTED)
+def test_variables_that_answers_report(mariadb, proxy, my, table, variables):
+    """Session tracking: an OK packet names what its statement has set, and nothing that a batch did."""
+    direct = my(through=False)
+    answers = []
+    before = proxy.batched()
+    for port in (mariadb.port, proxy.mariadb_port):
+        with direct.cursor() as cursor:
+            cursor.execute(f"CREATE OR REPLACE TABLE {table} (a int PRIMARY KEY, b int)")
+        sessions = [RawMariaDB(mariadb.connect(port, database="d", client_flag=TRACKING), True) for _ in range(CLIENTS)]
+
+        def work(i, sessions=sessions):
+            found = [sessions[i].query(f"SET SESSION session_track_system_variables = '{variables}'")]
+            for k in range(i, 60, CLIENTS):
+                found += [sessions[i].query(f"{HINT}INSERT INTO {table} (a, b) VALUES ({k}, 1)"),
+                          sessions[i].query(f"{HINT}UPDATE {table} SET b = b + 1 WHERE a = {k}")]
+            return [*found, sessions[i].query("SET time_zone = '+01:00'"), sessions[i].query("SET autocommit = 1")]
+
+        answers.append(together(CLIENTS, work))
+        for session in sessions:
+            session.connection.close()
+    same, through = ([[re.sub(rb"0-1-\d+", b"", a) for a in found] for found in side] for side in answers)
+    assert through == same                  # but for the number of the transaction
+    assert (proxy.batched() > before) == REPORTED[variables]

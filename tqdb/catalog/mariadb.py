@@ -36,6 +36,10 @@ _GRANTEE = ("CONCAT('''', SUBSTRING(CURRENT_USER(), 1, CHAR_LENGTH(CURRENT_USER(
 UNSAFE_CHARSETS = frozenset(("sjis", "cp932", "gbk", "big5", "gb18030"))
 STRICT = frozenset(("STRICT_TRANS_TABLES", "STRICT_ALL_TABLES"))
 OTHER_QUOTES = frozenset(("ANSI_QUOTES", "ORACLE"))
+# what servers and drivers have reported in OK packets: no write and nothing around a batch changes these
+_TRACKED = frozenset((
+    "", "autocommit", "character_set_client", "character_set_connection", "character_set_results", "redirect_url",
+    "sql_mode", "time_zone", "transaction_isolation", "tx_isolation"))
 PACKET_SLACK = 4096
 
 
@@ -87,8 +91,8 @@ def _judge_session(verdict: Verdict, row: list[str | None]) -> Facts | _State:
             (completion not in ("NO_CHAIN", "0"), "completion_type is not NO_CHAIN"),
             (track_transaction not in ("OFF", "0", None, ""), "session_track_transaction_info is on"),
             (track_gtids not in ("OFF", "0", None, ""), "session_track_gtids is on"),
-            ("last_gtid" in (track_variables or "") or (track_variables or "").strip() == "*",
-             "session_track_system_variables reports every write")):
+            ({name.strip().lower() for name in (track_variables or "").split(",")} - _TRACKED,
+             "session_track_system_variables names one that a batch may set")):
         if bad:
             return Facts(False, "session_state", why=why)
     if may_see_triggers == "0":

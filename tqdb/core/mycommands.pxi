@@ -386,7 +386,9 @@ cdef class MyCommands(MyBlocks):
         if change is None or change.text is None:
             return change
         text = change.text[:MAX_CHARSET_TEXT].lower()
-        if b"session_track" in text.replace(b"session_track_schema", b""):
+        # the schema is compared, and what of variables is reported is looked at with each table
+        if b"session_track" in text.replace(b"session_track_schema", b"").replace(
+                b"session_track_system_variables", b""):
             change.flags |= F_TAINT         # answers would tell of the batch's transaction
         change.charset = len(change.text) > MAX_CHARSET_TEXT
         for charset in MY_UNSAFE_CHARSETS:
