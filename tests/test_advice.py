@@ -109,6 +109,22 @@ def test_writes_inside_transactions(database, proxy, table):
     assert [w["saved"] for w in found["windows"]] == [0, 0, 0]
 
 
+def test_writes_in_one_segment_with_their_begin(postgres, proxy, table):
+    """As Java's driver sends them."""
+    with psycopg.connect(postgres.dsn(proxy.postgres_port), autocommit=True) as connection:
+        connection.execute(f"CREATE TABLE {table} (a int)")
+        before = proxy.counted("in_transaction")
+        for k in range(5):
+            with connection.pipeline():
+                connection.execute("BEGIN")
+                connection.execute(f"/* max_wait_ms:5 */ INSERT INTO {table} (a) VALUES (%s)", (k,))
+            connection.execute("COMMIT")
+            connection.execute(f"INSERT INTO {table} (a) SELECT %s", (k,))
+    found = [s for s in advice(proxy)["shapes"] if f" {table} " in s["statement"]]
+    assert [s["outside_percent"] for s in sorted(found, key=lambda s: s["statement"])] == [100, 0]
+    assert proxy.counted("in_transaction") == before + 5
+
+
 def test_prepared_writes_are_the_same_shape(postgres, proxy, pg, table):
     with psycopg.connect(postgres.dsn(proxy.postgres_port), autocommit=True) as connection:
         connection.execute(f"CREATE TABLE {table} (a int, b text)")

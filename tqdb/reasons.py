@@ -37,11 +37,9 @@ ALONE = (
     Reason("not_batchable", "their answer could differ among others",
            "The statement's form: several statements in one message, functions that may not share a transaction, a "
            "cursor, parameters sent as long data, a named statement parsed and executed before one Sync, more than 2 "
-           "KiB without its literals. Also a BEGIN that comes in one message with the write, and without its COMMIT, "
-           "as Java's driver for PostgreSQL sends it.",
-           "`tqdb advise` and the page `/advice` name what it is, statement by statement. With Java, write outside of "
-           "transactions.",
-           ("exactness.md", "advice.md", "frameworks.md")),
+           "KiB without its literals.",
+           "`tqdb advise` and the page `/advice` name what it is, statement by statement.",
+           ("exactness.md", "advice.md")),
     Reason("session_state", "their session is like no other: locks, …",
            "A server that is MySQL and not MariaDB, or is known to take no writes (a standby, `read_only`, a Galera "
            "node that is not ready), `default_transaction_read_only`; temporary tables, `LOCK TABLES`, "

@@ -8,6 +8,7 @@ cdef class PgExtended(PgLogin):
     """The client's end of an established session, message by message."""
     cdef PgExpectations expected    # the server connection's queue
     cdef bint counted               # the executions up to the next Sync are counted already
+    cdef bint begun                 # BEGIN has been executed in front of that Sync, and is not answered yet
     cdef Py_ssize_t passing         # bytes that are relayed message by message, and counted already
     cdef bint flush_sent            # a Sync waits for what may be a copy, and its answer is asked for
     cdef bint sequences_stale       # its connection drew for others from sequences, or others' for it
@@ -15,6 +16,9 @@ cdef class PgExtended(PgLogin):
     def attach(self, SessionServer server):
         self.expected = <PgExpectations>server.queue
         PgLogin.attach(self, server)
+
+    cdef bint in_transaction(self) noexcept:
+        return self.begun or self.status != b"I"
 
     cdef int own_state(self) except -1:
         """A statement of the client's own goes next: what its connection knows of sequences is to be its own.
@@ -190,6 +194,7 @@ cdef class PgExtended(PgLogin):
             if self.qtype <= QT_REPLACE:
                 self.count_hits(1)
                 self.watch_prepared(statement.shape_number, statement.text, A_RELAY, 1)
+        self.begun = self.begun or statement.opens != 0
         self.expected.sent(X_RELAY, FE_EXECUTE, XF_COPY if statement.flags & F_COPY else 0, statement.change)
         return self.relay_message(p, n, total)
 
@@ -230,7 +235,7 @@ cdef class PgExtended(PgLogin):
                 self.server.out.append_bytes(FLUSH)
                 self.server.mark()
             return self.wait_for(self.expected.size - 1)
-        self.flush_sent = self.counted = False
+        self.flush_sent = self.counted = self.begun = False
         self.expected.sent(X_RELAY, FE_SYNC)
         return self.relay_message(p, n, total)
 
@@ -331,6 +336,7 @@ cdef class PgExtended(PgLogin):
     cdef int on_ready(self, char status, effect, bint failed) except -1:
         """ReadyForQuery; ``effect``: of the message that it answers."""
         self.status = status
+        self.begun = False
         if self.state == PG_AUTH:
             self.login_done()
         if effect is not None:
