@@ -1,6 +1,7 @@
 """Throwaway servers and the proxies before them, one of each for the whole run, made when first asked for.
 
-``TQDB_BIN`` names the executable to test (the frozen binary, for instance); default is this checkout's own.
+``TQDB_BIN`` names the executable to test (the frozen binary, for instance): what most tests go through, and every command
+that they run. Default is this checkout's own.
 """
 
 import itertools
@@ -102,11 +103,14 @@ def proxy(postgres, mariadb):
 
 @pytest.fixture
 def start_proxy():
-    """Makes proxies of the test's own: ``start_proxy(postgres=…, mariadb=…, config=…)``."""
+    """Makes proxies of the test's own: ``start_proxy(postgres=…, mariadb=…, config=…)``.
+
+    There are hundreds, and the executable takes its time to unpack itself: they are this checkout's.
+    """
     started = []
 
     def make(**options):
-        proxy = ProxyUnderTest(command=tqdb_command(), **options)
+        proxy = ProxyUnderTest(**options)
         started.append(proxy)
         return proxy.start()
 
