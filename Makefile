@@ -27,7 +27,7 @@ NAMES ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help run build test test-drivers test-package test-versions test-conversations test-schemas test-sanitize \
-	test-ledger test-rolling test-cluster test-failover test-memory fuzz coverage lint bench bench-1k bench-10k bench-100k \
+	sans-io test-ledger test-rolling test-cluster test-failover test-memory fuzz coverage lint bench bench-1k bench-10k bench-100k \
 	bench-1m bench-all locust locust-headless binary deb wheel clean debug
 
 help:  ## list the targets
@@ -68,6 +68,9 @@ test-versions: build $(VENV)/.dev  ## on PostgreSQL 13 to 18, MariaDB 10.11 and 
 test-sanitize: build $(VENV)/.dev  ## the sans-IO tests with AddressSanitizer and UBSan
 	@scripts/build-variant sanitize
 	@scripts/test-sanitize $(SANS_IO) $(ARGS)
+
+sans-io:  ## names the test files that need neither servers nor sockets
+	@echo $(SANS_IO)
 
 test-ledger: build $(VENV)/.dev  ## kills under load, every write accounted for (ROUNDS=100 for each database)
 	@scripts/ensure-system servers

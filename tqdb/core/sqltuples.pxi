@@ -199,7 +199,10 @@ cdef Py_ssize_t scan_tuples(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int di
 
 
 cdef bytes short_literals(const char* text, Py_ssize_t n, int dialect, bint backslash):
-    """The text with its long strings and numbers cut short: what a parser is to judge is the same for any literal."""
+    """The text with its long strings and numbers cut short: what a parser is to judge is the same for any literal.
+
+    MariaDB's strings with a backslash, too: what one means depends on the session, which parsers do not know.
+    """
     cdef const uint8_t* p = <const uint8_t*>text
     cdef Py_ssize_t i = 0
     cdef Py_ssize_t j
@@ -208,14 +211,14 @@ cdef bytes short_literals(const char* text, Py_ssize_t n, int dialect, bint back
     cdef bint escape
     cdef Scan s
     cdef list parts = []
-    if n <= SHORT_LITERAL:
+    if n <= SHORT_LITERAL and (dialect == PG or memchr(text, b"\\", n) == NULL):
         return text[:n]
     s.flags = 0
     while i < n:
         if p[i] == b"'":
             escape = dialect == PG and prefixed and (p[i - 1] | 0x20) == b"e"
             j = skip_single_quoted(p, i, n, backslash, escape)
-            if j - i > SHORT_LITERAL:
+            if j - i > SHORT_LITERAL or (dialect == MY and j > 0 and memchr(p + i, b"\\", j - i) != NULL):
                 parts.append(text[copied:i + 1])
                 parts.append(b"x'")
                 copied = j
