@@ -26,9 +26,9 @@ NO_BINDING = "SCRAM channel binding cannot be relayed"
 
 
 def refusal(method: str, client: str, server: str, binds: bool) -> str | None:
-    """Why the proxy refuses a login at PostgreSQL; ``binds`` says of a client that it tells that it could bind channels.
+    """Why the proxy refuses a login at PostgreSQL; None: it is as direct.
 
-    None: it is as direct.
+    ``binds`` says of a client that it tells the server that it could bind channels.
     """
     if client != "plain":
         if method == "password" and server == "off":
