@@ -74,7 +74,7 @@ class Writes {
 
         List<String> work(String table) throws Exception {
             String insert = "INSERT INTO " + table + " (tag, v, b) VALUES (?, ?, ?)";
-            // The first one's text decides for all of the statement's shape, and in MariaDB's \' a quote is not understood.
+            // the first one's text decides for the statement's shape, and a quote behind a backslash is not understood
             for (int n = 0; n < 12; n++) {
                 String text = n % 3 == 0 ? "plain" : "it's \"" + n + "\" 漢字 🙂";
                 run("insert", null, insert, number + "-" + n, n, text);
