@@ -44,13 +44,15 @@ test: build $(VENV)/.dev $(VENV)/.drivers build/slowsync.so  ## the test suite, 
 	@scripts/ensure-system tools
 	@scripts/ensure-system browser
 	@scripts/ensure-system prometheus
+	@scripts/ensure-system ed25519
 	@$(VENV)/bin/pytest $(ARGS)
 
-test-drivers: build $(VENV)/.dev $(VENV)/.drivers  ## the tests with drivers, those of Node too
+test-drivers: build $(VENV)/.dev $(VENV)/.drivers build/java/.fetched  ## the tests with drivers, those of Node and Java too
 	@scripts/ensure-system servers
+	@scripts/ensure-system ed25519
 	@scripts/ensure-system node
 	@cd tests/node && npm install --silent --no-audit --no-fund --no-package-lock
-	@$(VENV)/bin/pytest tests/test_drivers.py tests/test_orms.py tests/test_node.py tests/test_first_day.py \
+	@$(VENV)/bin/pytest tests/test_drivers.py tests/test_orms.py tests/test_node.py tests/test_java.py tests/test_first_day.py \
 		tests/test_framework_calls.py $(ARGS)
 
 test-package: dist/tqdb $(VENV)/.dev  ## as root: the Debian package in a minimal Debian, which is made for it
@@ -185,6 +187,11 @@ $(VENV)/.drivers: $(VENV)/.dev
 		echo "tqdb: mysqlclient cannot be built here, its tests are skipped"
 	@rm -f build.log
 	@touch $@
+
+build/java/.fetched: tests/java/pom.xml
+	@{ scripts/ensure-system java && \
+		mvn --quiet --batch-mode -f $< dependency:copy -DoutputDirectory=$(CURDIR)/build/java && \
+		touch $@; } || echo "tqdb: Java's drivers cannot be had here, their tests are skipped"
 
 $(VENV)/.fuzz: $(VENV)/.dev
 	@$(PIP_EDITABLE) '.[fuzz]'

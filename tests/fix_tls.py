@@ -6,15 +6,36 @@ import shutil
 import ssl
 from pathlib import Path
 
+import pymysql
 import pytest
 import trustme
 
 from tests.fix_servers import ProxyUnderTest, tqdb_command
 from tqdb.load.servers import MariaDB, Postgres
 
+ROOT = Path(__file__).parent.parent
+
 LONG_AGO = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 PASSWORD = "sesame"
 METHODS = {"trust": "trust", "password": "password", "md5": "md5", "scram": "scram-sha-256", "cert": "cert"}
+
+CLIENTS = ("plain", "tls", "certificate")
+SERVERS = ("off", "require", "verify-full")
+IN_CLEAR = "the password would be sent to the server in clear"
+NO_BINDING = "SCRAM channel binding cannot be relayed"
+
+
+def refusal(method: str, client: str, server: str, binds: bool) -> str | None:
+    """Why the proxy refuses a login at PostgreSQL; None: it is as direct.
+
+    ``binds`` says of a client that it tells the server that it could bind channels.
+    """
+    if client != "plain":
+        if method == "password" and server == "off":
+            return IN_CLEAR
+        if method == "scram" and server != "off" and binds:
+            return NO_BINDING
+    return None
 
 
 class Authority:
@@ -105,13 +126,32 @@ class TlsPostgres(Postgres):
         return self
 
 
+def plugin(server: MariaDB, name: str) -> str | None:
+    """The path of a plugin of ``server``'s: its own, or one that ``scripts/ensure-system ed25519`` has unpacked."""
+    base = Path(server.program).parent.parent
+    places = [base / "lib/plugin", base / "lib64/plugin"]
+    if not server.base:
+        places = [Path("/usr/lib/mysql/plugin"), Path("/usr/lib64/mysql/plugin"), Path("/usr/lib64/mariadb/plugin"),
+                  ROOT / "build/mariadb-server/usr/lib/mysql/plugin"]
+    return next((str(place / name) for place in places if (place / name).exists()), None)
+
+
 class TlsMariaDB(MariaDB):
-    """With users ``u_native``, and ``u_tls`` and ``u_x509``, who may not come without TLS."""
+    """With users ``u_native``, and ``u_tls`` and ``u_x509``, who may not come without TLS.
+
+    Where the server has the plugin there is ``u_ed25519``; ``no_ed25519`` says why there is none, or is empty.
+    """
 
     def __init__(self, certificates: Certificates, **settings: str):
         super().__init__(**settings)
         cert, key, ca = give(self, (*certificates.server, certificates.ca))
         self.settings |= {"ssl_cert": cert, "ssl_key": key, "ssl_ca": ca, "max_connections": "200"}
+        self.no_ed25519 = "no auth_ed25519.so of this server's (scripts/ensure-system ed25519)"
+        found = plugin(self, "auth_ed25519.so")
+        if found is not None:
+            give(self, (found,))
+            self.settings["plugin_dir"] = self.directory
+            self.no_ed25519 = ""
 
     def start(self):
         super().start()
@@ -123,7 +163,18 @@ class TlsMariaDB(MariaDB):
             cursor.execute("CREATE TABLE d.shared (id int PRIMARY KEY, v text)")
             for user in ("native", "tls", "x509"):
                 cursor.execute(f"GRANT ALL ON d.* TO u_{user}")
+            if not self.no_ed25519:
+                self._add_ed25519(cursor)
         return self
+
+    def _add_ed25519(self, cursor) -> None:
+        try:
+            cursor.execute("INSTALL SONAME 'auth_ed25519'")
+        except pymysql.Error as e:      # it is another version's
+            self.no_ed25519 = f"INSTALL SONAME 'auth_ed25519': {e}"
+            return
+        cursor.execute(f"CREATE USER u_ed25519 IDENTIFIED VIA ed25519 USING PASSWORD('{PASSWORD}')")
+        cursor.execute("GRANT ALL ON d.* TO u_ed25519")
 
 
 @pytest.fixture(scope="session")
@@ -158,10 +209,6 @@ class TlsProxy(ProxyUnderTest):
             elif line in ("[postgres.main]", "[mariadb.main]"):
                 lines += [f"{k} = {v}" for k, v in server.items()]
         Path(self.path).write_text("\n".join(lines) + "\n")
-
-
-CLIENTS = ("plain", "tls", "certificate")
-SERVERS = ("off", "require", "verify-full")
 
 
 def to_clients(certificates: Certificates, mode: str = "allow", **more: str) -> dict:

@@ -10,10 +10,7 @@ import pymysql
 import pytest
 
 from tests.crowd import together
-from tests.fix_tls import CLIENTS, PASSWORD, SERVERS, TlsProxy, to_clients, to_servers
-
-IN_CLEAR = "the password would be sent to the server in clear"
-NO_BINDING = "SCRAM channel binding cannot be relayed"
+from tests.fix_tls import CLIENTS, PASSWORD, SERVERS, TlsProxy, refusal, to_clients, to_servers
 
 
 def libpq(port: int, user: str, client: str, certificates) -> str:
@@ -80,16 +77,11 @@ def test_postgres(tls_proxies, tls_postgres, certificates, connect, client, serv
     port = tls_proxies(client, server).postgres_port
     for method in ("trust", "password", "md5", "scram"):
         assert connect(tls_postgres.port, f"u_{method}", client, certificates) == 42
-        refusal = None
-        if client != "plain":
-            if method == "password" and server == "off":
-                refusal = IN_CLEAR
-            elif method == "scram" and server != "off" and connect in BINDS:
-                refusal = NO_BINDING
-        if refusal is None:
+        refused = refusal(method, client, server, connect in BINDS)
+        if refused is None:
             assert connect(port, f"u_{method}", client, certificates) == 42
         else:
-            with pytest.raises(Exception, match=refusal):
+            with pytest.raises(Exception, match=refused):
                 connect(port, f"u_{method}", client, certificates)
 
 
@@ -124,22 +116,22 @@ def test_the_proxys_certificate_is_the_one_that_servers_see(start_tls_proxy, tls
 # --- MariaDB -----------------------------------------------------------------------------------------
 
 
-def by_pymysql(port, user, client, certificates):
+def by_pymysql(port, user, client, certificates, password=PASSWORD):
     secure = {"ssl_disabled": True} if client == "plain" else {"ssl": certificates.context(client == "certificate")}
-    connection = pymysql.connect(host="127.0.0.1", port=port, user=user, password=PASSWORD, database="d", **secure)
+    connection = pymysql.connect(host="127.0.0.1", port=port, user=user, password=password, database="d", **secure)
     with connection, connection.cursor() as cursor:
         cursor.execute("SELECT 42")
         return cursor.fetchone()[0]
 
 
-def mariadb_cli(port, user, client, certificates):
+def mariadb_cli(port, user, client, certificates, password=PASSWORD):
     secure = ["--skip-ssl"]
     if client != "plain":
         secure = ["--ssl", f"--ssl-ca={certificates.ca}", "--ssl-verify-server-cert"]
     if client == "certificate":
         secure += [f"--ssl-cert={certificates.client[0]}", f"--ssl-key={certificates.client[1]}"]
     done = subprocess.run(
-        [shutil.which("mariadb"), "--no-defaults", "-h127.0.0.1", f"-P{port}", f"-u{user}", f"-p{PASSWORD}", *secure,
+        [shutil.which("mariadb"), "--no-defaults", "-h127.0.0.1", f"-P{port}", f"-u{user}", f"-p{password}", *secure,
          "-Ne", "SELECT 42", "d"], capture_output=True, text=True, timeout=60)
     if done.returncode:
         raise ConnectionError(done.stderr)
@@ -180,6 +172,25 @@ def test_mariadb(tls_proxies, tls_mariadb, certificates, connect, client, server
         assert connect(port, "u_tls", client, certificates) == 42
     with pytest.raises(Exception, match=r"1045.*Access denied"):
         connect(port, "u_nobody", client, certificates)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("connect", [by_pymysql, mariadb_cli], ids=lambda f: f.__name__)
+def test_ed25519(tls_proxies, tls_mariadb, certificates, connect, client, server):
+    """What is signed is the server's to check, and says nothing of a connection."""
+    if tls_mariadb.no_ed25519:
+        pytest.skip(tls_mariadb.no_ed25519)
+    if connect is by_pymysql:
+        pytest.importorskip("nacl")
+    elif not shutil.which("mariadb"):
+        pytest.skip("no mariadb client")
+    port = tls_proxies(client, server).mariadb_port
+    assert connect(tls_mariadb.port, "u_ed25519", client, certificates) == 42
+    assert connect(port, "u_ed25519", client, certificates) == 42
+    for where in (tls_mariadb.port, port):
+        with pytest.raises(Exception, match=r"1045.*Access denied"):
+            connect(where, "u_ed25519", client, certificates, "wrong")
 
 
 # --- batches, over TLS -------------------------------------------------------------------------------
