@@ -674,3 +674,36 @@ def test_cancel_reaches_the_right_session(pg):
     thread.join(20)
     assert result == ["57014"]
     assert other.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("mode", ["", "NO_BACKSLASH_ESCAPES"])
+@pytest.mark.parametrize("write", [
+    "INSERT INTO {} (a, b) VALUES ({}, {}) ON DUPLICATE KEY UPDATE b = {}", "INSERT INTO {} (a, b) VALUES ({}, {})",
+    "UPDATE {} SET a = a, b = {1} WHERE a = {0} OR b = {2}"], ids=["upsert", "insert", "update"])
+def test_a_backslash_in_the_first_value_is_a_value(mariadb, my, proxy, table, write, mode):
+    """The first text of a shape is the one that is looked at, and drivers escape quotes by backslashes."""
+    texts = ["it\\'s", "\\\"", "\\\\", "x\\n", "ü\\'\\'"] if not mode else ["C:\\", "\\", "a\\b\\", "x", "ü\\"]
+    if write.startswith("UPDATE"):
+        write = write.replace("UPDATE {}", "UPDATE {3}")
+    found = []
+    before = proxy.batched()
+    for port in (mariadb.port, proxy.mariadb_port):
+        with my(through=False).cursor() as cursor:
+            cursor.execute(f"CREATE OR REPLACE TABLE {table} (a int PRIMARY KEY, b varchar(20))")
+            cursor.executemany(f"INSERT INTO {table} VALUES (%s, 'old')", [(-k - 1,) for k in range(40)])
+
+        def work(i, port=port):
+            with mariadb.connect(port, database="d") as connection, connection.cursor() as cursor:
+                cursor.execute(f"SET SESSION sql_mode = CONCAT(@@sql_mode, ',{mode}')")
+                for k in range(i, 40, 4):
+                    text = f"'{texts[k % len(texts)]}'"
+                    where = (k if write.startswith("INSERT") else -k - 1, text, text, table)
+                    cursor.execute("/* max_wait_ms:100 */ " + (
+                        write.format(*where) if "{3}" in write else write.format(table, *where[:3])))
+
+        together(4, work)
+        with my(through=False).cursor() as cursor:
+            cursor.execute(f"SELECT * FROM {table} ORDER BY a")
+            found.append(cursor.fetchall())
+    assert found[0] == found[1]
+    assert proxy.batched() > before
