@@ -1,7 +1,7 @@
 """Throwaway servers and the proxies before them, one of each for the whole run, made when first asked for.
 
-``TQDB_BIN`` names the executable to test (the frozen binary, for instance): what most tests go through, and every command
-that they run. Default is this checkout's own.
+``TQDB_BIN`` names the executable to test (the frozen binary, for instance): most tests go through it, and all commands
+that they run are its. Default is this checkout's own.
 """
 
 import itertools
