@@ -59,6 +59,7 @@ cdef enum PgAuthentication:
     AUTH_SSPI = 9
     AUTH_SASL = 10
     AUTH_SASL_CONTINUE = 11
+    AUTH_SASL_FINAL = 12
 
 # requests whose answers give no secret away, besides those of SASL, which depend on the mechanism
 PG_CHALLENGES = frozenset((AUTH_MD5, AUTH_GSS, AUTH_GSS_CONTINUE, AUTH_SSPI, AUTH_SASL_CONTINUE))
