@@ -5,20 +5,25 @@ import shutil
 import signal
 import socket
 import struct
+from base64 import b64encode
 
 import psycopg
 import pytest
+from tqdb._core import PgServer, PgSession
 
 from tests.crowd import together
 from tests.fix_own import WRONG, RawLogin, verifiers, write_users
 from tests.fix_tls import PASSWORD, SERVERS, TlsProxy, to_clients, to_servers
 from tests.raw_tls import to_the_end
-from tests.test_refusals import last_words, startup
+from tests.sansio import Hooks
+from tests.test_refusals import ERRORS, WITHOUT_SQLSTATE, last_words, startup
 from tests.test_tls_matrix import by_asyncpg, by_pg8000, by_psycopg, libpq, psql
 from tests.wait import wait_for
-from tests.wire import pg, pg_query, pg_split, pg_startup
+from tests.wire import PG_LOGIN, pg, pg_query, pg_split, pg_startup
 from tqdb.load.servers import Postgres
-from tqdb.scram import keys_of
+from tqdb.logins import Login
+from tqdb.scram import PLAIN, Acceptor, Initiator, keys_of
+from tqdb.verifiers import Known, Source
 
 CONNECT = [psql, by_psycopg, by_asyncpg, by_pg8000]
 
@@ -33,7 +38,7 @@ def test_every_client(own_proxy, certificates, server):
         for client in ("plain", "tls"):
             for user in ("u_scram", "u_trust"):
                 assert connect(proxy.postgres_port, user, client, certificates) == 42, (connect, client, user)
-        with pytest.raises(Exception, match="password authentication failed|28P01"):
+        with pytest.raises(Exception, match=r"password authentication failed|28P01"):
             connect(proxy.postgres_port, "u_nobody", "tls", certificates)
     assert proxy.metric("tqdbproxy_internal_errors_total") == 0
     assert PASSWORD not in proxy.log() and "SCRAM-SHA-256$" not in proxy.log()
@@ -223,7 +228,8 @@ def test_questions_that_do_not_work(own_proxy, query, words):
 def test_a_server_that_cannot_be_asked(start_tls_proxy, certificates):
     with Postgres() as server:
         server.start()
-        proxy = start_tls_proxy(postgres=server, client=to_clients(certificates, auth="own", auth_query="SELECT $1, $1"),
+        client = to_clients(certificates, auth="own", auth_query="SELECT $1, $1")
+        proxy = start_tls_proxy(postgres=server, client=client,
                                 server=to_servers(certificates, "off", monitor_user="postgres"))
     login = RawLogin(proxy.postgres_port, "u_scram")
     login.sock.sendall(login.startup)
@@ -375,3 +381,103 @@ def test_replication(own_proxies, certificates, tls_postgres):
         with psycopg.connect(f"{dsn} replication=database", autocommit=True) as connection:
             assert connection.execute("SELECT 42").fetchone() == (42,)
         admin.execute("ALTER ROLE u_scram NOREPLICATION")
+
+
+# --- servers that do not keep to the protocol, without sockets --------------------------------------------------------
+
+KEYS = keys_of(PASSWORD.encode(), b"0123456789abcdef", 4096)
+
+
+class OneUser(Source):
+    """Knows ``u_scram`` only."""
+
+    def find(self, user, done):
+        done(Known(KEYS.verifier if user == "u_scram" else None), "")
+
+    def close(self):
+        """Nothing is kept."""
+
+
+def asks(code: int, data: bytes = b"") -> bytes:
+    return pg(b"R", struct.pack("!I", code) + data)
+
+
+def proved() -> tuple[PgSession, PgServer]:
+    """A session whose client has logged in at the proxy, and its server, which has got the start-up message."""
+    hooks = Hooks()
+    session = PgSession(hooks.engine)
+    session.proof = Login(session, OneUser(None, b"secret"), None)
+    initiator = Initiator([PLAIN])
+    session.receive(pg_startup(user="u_scram", database="postgres"))
+    first = initiator.first()
+    session.receive(pg(b"p", PLAIN.encode() + b"\0" + struct.pack("!I", len(first)) + first))
+    initiator.challenged(pg_split(session.take_out())[0][-1][1][4:])
+    session.receive(pg(b"p", initiator.proved(KEYS)))
+    initiator.finished(pg_split(session.take_out())[0][0][1][4:])
+    assert hooks.server.take_out() == pg_startup(user="u_scram", database="postgres")
+    return session, hooks.server
+
+
+def at_server(server) -> Acceptor:
+    """The server has asked for SCRAM and sent its challenge."""
+    server.receive(asks(10, b"SCRAM-SHA-256\0\0"))
+    body = pg_split(server.take_out())[0][0][1]
+    acceptor = Acceptor(KEYS.verifier, True)
+    server.receive(asks(11, acceptor.first(PLAIN, body[len(PLAIN) + 5:])))
+    return acceptor
+
+
+def ended(session) -> bytes:
+    said = session.take_out()
+    assert session.closing and pg_split(said)[0][-1][0] == b"E", said
+    assert not any(kind == b"R" for kind, _ in pg_split(said)[0])
+    return said
+
+
+def test_a_login_without_sockets():
+    session, server = proved()
+    signed, learnt = at_server(server).final(pg_split(server.take_out())[0][0][1])
+    assert learnt == KEYS
+    server.receive(asks(12, signed) + PG_LOGIN)
+    assert session.take_out() == PG_LOGIN and session.logged_in
+
+
+@pytest.mark.parametrize("said, words", [
+    (asks(0), b"without having shown"), (asks(12, b"v=" + b64encode(b"x" * 32)), b"has not shown"),
+    (asks(12, b"nonsense"), b"malformed"), (asks(10, b"SCRAM-SHA-256\0\0"), b"method 10"), (asks(3), b"method 3"),
+    (asks(5, b"salt"), b"method 5"), (asks(7), b"method 7"), (asks(11, b"r=x,s=YQ==,i=1"), b"nonce does not match")])
+def test_a_server_that_does_not_prove_itself(said, words):
+    session, server = proved()
+    at_server(server)
+    server.take_out()
+    server.receive(said + PG_LOGIN)
+    assert words in ended(session)
+
+
+@pytest.mark.parametrize("said, words", [
+    (asks(10, b"OAUTHBEARER\0\0"), b"mechanisms"), (asks(10, b"\0"), b"mechanisms"), (asks(3), b"password itself"),
+    (asks(5, b"salt"), b"password itself"), (asks(5), b"method 5"), (asks(7), b"method 7"), (asks(11), b"method 11"),
+    (asks(12), b"method 12"), (pg(b"R"), b"without a code"), (pg(b"R", b"\0\0\0"), b"without a code")])
+def test_what_a_server_may_not_ask_for(said, words):
+    session, server = proved()
+    server.receive(said)
+    assert words in ended(session)
+    assert server.closing
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_an_error_without_sqlstate(error):
+    session, server = proved()
+    server.receive(error)
+    assert WITHOUT_SQLSTATE in ended(session)
+    session, server = proved()
+    at_server(server)
+    server.receive(error)
+    assert WITHOUT_SQLSTATE in ended(session)
+
+
+def test_the_servers_error_is_the_clients():
+    session, server = proved()
+    error = pg(b"E", b"SFATAL\0VFATAL\0C53300\0Mtoo many\0\0")
+    server.receive(error)
+    assert ended(session) == error

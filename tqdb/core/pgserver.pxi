@@ -153,6 +153,10 @@ cdef class PgServer(PgBatchServer):
         a client would not even believe it.
         """
         cdef list offered, kept
+        if len(asked) < 4:
+            self.pg.refuse("protocol", "the server does not keep to the protocol: "
+                           "it sent an authentication request without a code")
+            return V_IGNORE
         self.pg.asked_to = int.from_bytes(asked[:4], "big")
         if self.pg.proof is not None:
             return V_RELAY if self.pg.proof.asked(
