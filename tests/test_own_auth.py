@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import struct
+import subprocess
 from base64 import b64encode
 
 import psycopg
@@ -20,10 +21,13 @@ from tests.test_refusals import ERRORS, WITHOUT_SQLSTATE, last_words, startup
 from tests.test_tls_matrix import by_asyncpg, by_pg8000, by_psycopg, libpq, psql
 from tests.wait import wait_for
 from tests.wire import PG_LOGIN, pg, pg_query, pg_split, pg_startup
+from tqdb.config import Config, Protocol
+from tqdb.errors import ConfigError
 from tqdb.load.servers import Postgres
 from tqdb.logins import Login
 from tqdb.scram import PLAIN, Acceptor, Initiator, keys_of
-from tqdb.verifiers import Known, Source
+from tqdb.userlist import MAX_FILE_BYTES, MAX_PASSWORDS, MAX_USERS, Known, entries, read_users
+from tqdb.verifiers import Source
 
 CONNECT = [psql, by_psycopg, by_asyncpg, by_pg8000]
 
@@ -156,8 +160,9 @@ def test_a_login_that_a_reload_comes_between(own_proxy, users):
 FUNCTION = """
 CREATE SCHEMA tqdb;
 CREATE FUNCTION tqdb.verifier_of(INOUT name text, OUT verifier text, OUT valid_until timestamptz)
- LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
- $$ SELECT usename::text, passwd, valuntil FROM pg_shadow WHERE usename = $1 $$;
+ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+ $$ SELECT rolname::text, rolpassword, rolvaliduntil FROM pg_authid
+    WHERE rolname = $1 AND rolcanlogin AND NOT rolsuper AND NOT rolreplication $$;
 REVOKE ALL ON FUNCTION tqdb.verifier_of(text) FROM PUBLIC;
 """
 
@@ -361,12 +366,14 @@ def test_a_login_that_does_not_go_on(start_tls_proxy, tls_postgres, certificates
     assert login.message()[0] == b"E" and login.error[b"M"] == b"login took too long"
 
 
-def test_cancel_requests_need_no_login(own_proxies, certificates):
+def test_cancel_requests_need_no_login(own_proxies, tls_postgres, certificates):
     dsn = libpq(own_proxies.postgres_port, "u_scram", "tls", certificates)
-    with psycopg.connect(dsn) as connection:
+    with (psycopg.connect(dsn, autocommit=True) as connection,
+          psycopg.connect(tls_postgres.dsn(), autocommit=True) as admin):
         def cancel(k):
             if k:
-                wait_for(lambda: connection.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE)
+                wait_for(lambda: admin.execute("SELECT 1 FROM pg_stat_activity WHERE usename = 'u_scram' AND "
+                                               "wait_event = 'PgSleep'").fetchone())
                 connection.cancel()
             else:
                 with pytest.raises(psycopg.errors.QueryCanceled):
@@ -381,6 +388,110 @@ def test_replication(own_proxies, certificates, tls_postgres):
         with psycopg.connect(f"{dsn} replication=database", autocommit=True) as connection:
             assert connection.execute("SELECT 42").fetchone() == (42,)
         admin.execute("ALTER ROLE u_scram NOREPLICATION")
+
+
+def test_a_user_that_is_told_twice(own_proxies):
+    """The last one counts, as for the server: nobody proves to be one and is let in as the other."""
+    for users in (("u_scram", "u_trust"), ("u_trust", "u_scram")):
+        login = RawLogin(own_proxies.postgres_port, "", PASSWORD)
+        body = b"".join(b"user\0%b\0" % user.encode() for user in users) + b"database\0postgres\0\0"
+        login.startup = startup(body)
+        assert login.run().said[-1][0] == b"Z"
+        login.sock.sendall(pg_query("SELECT current_user"))
+        while login.message()[0] != b"D":
+            pass
+        assert login.said[-1][1].endswith(users[1].encode())
+    login = RawLogin(own_proxies.postgres_port, "", WRONG)
+    login.startup = startup(b"user\0u_scram\0user\0u_trust\0\0")
+    assert login.run().error[b"M"] == b'password authentication failed for user "u_trust"'
+
+
+def test_a_name_that_is_no_text(own_proxies):
+    login = RawLogin(own_proxies.postgres_port, "")
+    login.startup = startup(b"user\0\xff\xfe\0\0")
+    assert login.run().error[b"C"] == b"28P01"
+
+
+def test_a_protocol_that_is_not_there_yet(own_proxies, tls_postgres):
+    """What the server says of it comes behind the proxy's own part of the login."""
+    login = RawLogin(own_proxies.postgres_port, "u_scram")
+    login.startup = pg_startup((3, 9), user="u_scram", database="postgres")
+    kinds = [kind for kind, _ in login.run().said]
+    assert kinds[:4] == [b"R", b"R", b"R", b"v"] and kinds[-1] == b"Z" and b"E" not in kinds
+
+
+def test_from_own_to_relay(own_proxy, certificates):
+    proxy = own_proxy("require")
+    with open(proxy.path) as f:
+        text = f.read()
+    lines = [line for line in text.splitlines() if not line.startswith("auth")]
+    for lines_now, works in ((lines, False), (text.splitlines(), True)):
+        with open(proxy.path, "w") as f:
+            f.write("\n".join(lines_now) + "\n")
+        told = proxy.log().count("reloaded ")
+        proxy.tell(signal.SIGHUP)
+        wait_for(lambda told=told: proxy.log().count("reloaded ") > told)
+        if works:
+            assert by_psycopg(proxy.postgres_port, "u_scram", "tls", certificates) == 42
+        else:
+            with pytest.raises(psycopg.OperationalError, match="cannot be relayed"):
+                by_psycopg(proxy.postgres_port, "u_scram", "tls", certificates)
+
+
+def test_check_tells_whether_users_can_be_found(own_proxy, users, command, until):
+    def check(path):
+        done = subprocess.run([*command, "check", "-c", path], capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout + done.stderr
+
+    asks = own_proxy("off", "SELECT * FROM tqdb.verifier_of($1)").path
+    assert check(asks)[0] == 0
+    wrong = own_proxy("off", "SELECT * FROM tqdb.nothing($1)").path
+    code, said = check(wrong)
+    assert code == 1 and "auth_query" in said and "42883" in said
+    reads = own_proxy().path
+    assert check(reads)[0] == 0
+    users.unlink()
+    code, said = check(reads)
+    assert code == 2 and "'auth_file'" in said and "No such file" in said
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text, found", [
+    ("", {}), ('"a" "b"', {"a": "b"}), ('  "a"\t"b" more\r\n', {"a": "b"}), ('; "a" "b"\n\n', {}),
+    ('"a""b" "c""d"', {'a"b': 'c"d'}), ('"a" "b"\n"a" "c"', {"a": "c"}), ('"é" "ü ;"', {"é": "ü ;"}),
+    ('"a" ""', {"a": ""}), ('"a" "x\u2028y"', {"a": "x\u2028y"})])
+def test_the_files_form(text, found):
+    assert entries(text.encode(), "f") == found
+
+
+@pytest.mark.parametrize("data, words", [
+    (b"a b", "line 1"), (b'"a" "b"\n"a"', "line 2"), (b'"a" b', "line 1"), (b'"" "b"', "line 1"),
+    (b'"a" "b', "line 1"), (b'"a""b"', "line 1"), (b'"\xff" "b"', "UTF-8")])
+def test_what_the_file_may_not_hold(data, words):
+    with pytest.raises(ConfigError, match=words) as e:
+        entries(data, "f")
+    assert "\n" not in str(e.value) and '"b' not in str(e.value)
+
+
+def a_file(tmp_path, data: bytes) -> Config:
+    (tmp_path / "users").write_bytes(data)
+    return Config("f", postgres=Protocol(auth="own", auth_file=str(tmp_path / "users")))
+
+
+def test_the_files_bounds(tmp_path):
+    for data in (b" " * (MAX_FILE_BYTES + 1), b"".join(b'"u%d" ""\n' % k for k in range(MAX_USERS + 1)),
+                 b"".join(b'"u%d" "x"\n' % k for k in range(MAX_PASSWORDS + 1))):
+        with pytest.raises(ConfigError, match="allowed"):
+            read_users(a_file(tmp_path, data), {})
+
+
+def test_keys_are_made_of_a_password_once(tmp_path):
+    before = read_users(a_file(tmp_path, b'"a" "one"\n"b" "two"\n'), {})
+    after = read_users(a_file(tmp_path, b'"a" "one"\n"b" "other"\n'), before)
+    assert after["a"] is before["a"] and after["b"].verifier != before["b"].verifier
+    assert "one" not in repr(before) and "other" not in repr(after)
 
 
 # --- servers that do not keep to the protocol, without sockets --------------------------------------------------------

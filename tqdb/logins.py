@@ -3,15 +3,17 @@
 The core hands over what the two say and sends what they are told; see ``PgLogin`` in ``core/pglogin``.
 """
 
-from logging import WARNING
+from logging import INFO, WARNING
 
 from tqdb import scram
 from tqdb.log import event
 from tqdb.scram import Acceptor, Initiator, Keys
-from tqdb.verifiers import Known, Source
+from tqdb.userlist import Known
+from tqdb.verifiers import Source
 
 OK, CLEARTEXT, MD5, SASL, SASL_CONTINUE, SASL_FINAL = 0, 3, 5, 10, 11, 12       # authentication requests
 MD5_SALT_BYTES = 4
+REPLACED = "\ufffd"
 
 
 class Login:
@@ -36,7 +38,8 @@ class Login:
     def begin(self, secure: bool) -> None:
         """The start-up message has come, by TLS or not."""
         self.end_point = scram.end_point(self.certificate) if secure else None
-        self.source.find(self.session.user, self._found)
+        # a name that is no UTF-8 has become another one: it is nobody's
+        self.source.find("" if REPLACED in self.session.user else self.session.user, self._found)
 
     def _found(self, known: Known | None, error: str) -> None:
         if self.session.closing:
@@ -89,7 +92,8 @@ class Login:
 
     def _tell_why(self) -> None:
         why = "has sent a wrong password" if self.acceptor.known else self.known.why
-        event(WARNING, "login_failed", f"{self.session.backend}: login of {self.session.peer} failed: user "
+        # no warning: those are shown to whoever sees the dashboard
+        event(INFO, "login_failed", f"{self.session.backend}: login of {self.session.peer} failed: user "
               f"{self.session.user} {why}", backend=self.session.backend, peer=self.session.peer,
               user=self.session.user, why=why)
 

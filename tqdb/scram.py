@@ -20,6 +20,7 @@ ITERATIONS = 4096           # PostgreSQL's own
 MAX_ITERATIONS = 10_000_000
 SALT_BYTES = 16
 NONCE_BYTES = 18
+MAX_MESSAGE = 4096
 KEY_BYTES = 32
 # of certificates' signatures, by the algorithm's identifier; MD5 and SHA-1 become SHA-256: RFC 5929, 4.1
 _RSA, _ECDSA = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01", b"\x2a\x86\x48\xce\x3d\x04"
@@ -134,6 +135,8 @@ def _nonce() -> bytes:
 
 def _attributes(data: bytes) -> list[tuple[bytes, bytes]]:
     """``a=value`` parted by commas, in order."""
+    if len(data) > MAX_MESSAGE:
+        raise Malformed("malformed SCRAM message: too long")
     found = []
     for part in data.split(b","):
         if len(part) < 2 or part[1:2] != b"=" or not part[:1].isalpha():

@@ -1,74 +1,29 @@
 """By what users are known, where the proxy authenticates them itself: from a file, or by a question to the server."""
 
-import hashlib
-import hmac
 import queue
-import re
 import secrets
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from logging import WARNING
+from dataclasses import replace
 
 from tqdb import scram
 from tqdb.config import Config
-from tqdb.errors import ConfigError
+from tqdb.errors import TqdbError
 from tqdb.fleet import Fleet
-from tqdb.log import event
+from tqdb.lookup import resolve
 from tqdb.loop import Loop
 from tqdb.roles import PostgresAsker
-from tqdb.scram import Keys, Verifier
+from tqdb.scram import Verifier
 from tqdb.servers import BackendState
+from tqdb.tls import Demand
+from tqdb.userlist import Known, of_verifier, read_users
 from tqdb.values import Address
 
-MAX_FILE_BYTES = 8388608
-MAX_USERS = 20000
-MAX_PASSWORDS = 1000        # that stand in the file as they are: each takes 1 ms when it is read
 QUESTION_MS = 2000          # that the server may take for an answer
-_LINE = re.compile(r'\s*+"((?:[^"]++|"")*+)"\s++"((?:[^"]++|"")*+)"')
-
-
-class Password:
-    """One that is known as it is: it can answer whatever a server asks for."""
-
-    def __init__(self, text: str):
-        self.prepared = scram.prepared(text)
-        self.text = text
-        self.keys: Keys | None = None       # for the salt that a server has asked with last
-
-    def has(self, text: str) -> bool:
-        return hmac.compare_digest(self.text.encode(), text.encode())
-
-    def keys_for(self, salt: bytes, iterations: int) -> Keys:
-        """It may take long: not for the loop."""
-        self.keys = scram.keys_of(self.prepared, salt, iterations)
-        return self.keys
-
-    def kept_for(self, salt: bytes, iterations: int) -> Keys | None:
-        """What ``keys_for`` has made, if it was for these."""
-        kept = self.keys
-        fits = kept is not None and (kept.verifier.salt, kept.verifier.iterations) == (salt, iterations)
-        return kept if fits else None
-
-    def md5(self, user: bytes, salt: bytes) -> bytes:
-        """The answer to a request for md5."""
-        inner = hashlib.md5(self.text.encode() + user, usedforsecurity=False).hexdigest().encode()
-        return b"md5" + hashlib.md5(inner + salt, usedforsecurity=False).hexdigest().encode()
-
-
-@dataclass(frozen=True)
-class Known:
-    """What was found of a user. ``verifier``: None if nobody may log in so, ``why`` says why not, for the log.
-
-    ``iterations``: what a stand-in is to have.
-    """
-
-    verifier: Verifier | None
-    password: Password | None = None
-    why: str = ""
-    iterations: int = scram.ITERATIONS
+LATE_SECONDS = 10           # behind which nobody waits for one any more
 
 
 Done = Callable[[Known | None, str], None]
@@ -132,31 +87,11 @@ class Source(ABC):
 class Listed(Source):
     """Users of a file, which is read once."""
 
-    def __init__(self, worker: Worker, secret: bytes, where: str, path: str,
-                 known: dict[str, Known]):
-        """``where``: section and key, for the ConfigError; ``known``: of before, who keep their keys."""
+    def __init__(self, worker: Worker, secret: bytes, users: dict[str, Known]):
         super().__init__(worker, secret)
-        self.users: dict[str, Known] = {}
-        passwords = 0
-        try:
-            with open(path, "rb") as f:
-                data = f.read(MAX_FILE_BYTES + 1)
-        except OSError as e:
-            raise ConfigError(f"{where}: '{path}' cannot be read: {e.strerror}") from None
-        if len(data) > MAX_FILE_BYTES:
-            raise ConfigError(f"{where}: '{path}' is too long; allowed: {MAX_FILE_BYTES} bytes")
-        for number, user, secret in entries(data, f"{where}: '{path}'"):
-            passwords += user not in self.users and _is_password(secret)
-            if passwords > MAX_PASSWORDS or len(self.users) >= MAX_USERS:
-                raise ConfigError(f"{where}: '{path}', line {number}: too many users; allowed: {MAX_USERS}, "
-                                  f"of which {MAX_PASSWORDS} with a password that is no verifier")
-            self.users[user] = _known(secret, known.get(user))
-        counts = Counter(k.verifier.iterations for k in self.users.values() if k.verifier is not None)
+        self.users = users
+        counts = Counter(k.verifier.iterations for k in users.values() if k.verifier is not None)
         self.iterations = counts.most_common(1)[0][0] if counts else scram.ITERATIONS
-        useless = [user for user, k in self.users.items() if k.verifier is None]
-        if useless:
-            event(WARNING, "verifiers_unused", f"{path}: {len(useless)} users cannot log in, their entries being "
-                  f"neither a SCRAM verifier nor a password; the first: {useless[0]}", file=path, users=len(useless))
 
     def find(self, user: str, done: Done) -> None:
         known = self.users.get(user) or Known(None, why="is not in the file")
@@ -164,54 +99,6 @@ class Listed(Source):
 
     def close(self) -> None:
         """Nothing is kept open."""
-
-
-def entries(data: bytes, where: str) -> list[tuple[int, str, str]]:
-    """Line, user and secret of each line of ``userlist.txt``; ConfigError: what it is in none."""
-    try:
-        lines = data.decode().splitlines()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{where} is not UTF-8 text") from None
-    found = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.lstrip().startswith(";"):
-            continue
-        match = _LINE.match(line)
-        if match is None or not match[1]:
-            raise ConfigError(f'{where}, line {number} is not valid; allowed: "user" "verifier or password"')
-        found.append((number, match[1].replace('""', '"'), match[2].replace('""', '"')))
-    return found
-
-
-def _is_hash(secret: str) -> bool:
-    return re.fullmatch(r"md5[0-9a-f]{32}", secret) is not None
-
-
-def _is_password(secret: str) -> bool:
-    return bool(secret) and not secret.startswith(f"{scram.PLAIN}$") and not _is_hash(secret)
-
-
-def _known(secret: str, before: Known | None) -> Known:
-    """What an entry of the file is good for; ``before``: the user's until now."""
-    if not _is_password(secret):
-        return of_verifier(secret)
-    if before is not None and before.password is not None and before.password.has(secret):
-        return before
-    password = Password(secret)
-    salt = secrets.token_bytes(scram.SALT_BYTES)
-    return Known(scram.keys_of(password.prepared, salt, scram.ITERATIONS).verifier, password)
-
-
-def of_verifier(text: str | None, iterations: int = scram.ITERATIONS) -> Known:
-    """What a server's verifier is good for."""
-    if not text:
-        return Known(None, why="has no password", iterations=iterations)
-    if _is_hash(text):
-        return Known(None, why="has an md5 hash, which cannot serve for SCRAM", iterations=iterations)
-    try:
-        return Known(Verifier.parse(text), iterations=iterations)
-    except ValueError:
-        return Known(None, why="has no SCRAM verifier", iterations=iterations)
 
 
 class _Question(PostgresAsker):
@@ -296,12 +183,17 @@ class Asked(Source):
             servers = sorted(state.servers, key=lambda s: (s.up is False, state.servers.index(s)))
             where = [(state, s.address, s.candidates) for s in servers]
             demand = self.fleet.demands.get(("postgres", state.backend.name))
-            self.worker.work(lambda: self._ask(where, demand, user),
+            late = time.monotonic() + LATE_SECONDS
+            self.worker.work(lambda: self._ask(where, demand, user, late),
                              lambda known, error: self._told(user, known, error))
 
-    def _ask(self, where: list[tuple[BackendState, Address, list]], demand, user: str) -> Known:
+    def _ask(self, where: list[tuple[BackendState, Address, list]], demand: Demand | None, user: str,
+             late: float) -> Known:
         errors = []
         for state, address, candidates in where:
+            if time.monotonic() > late:
+                errors.append("it has taken too long")
+                break
             asker = self.askers.get(address)
             if asker is None:
                 asker = self.askers[address] = _Question(state.backend, address, demand)
@@ -330,5 +222,28 @@ def source(config: Config, worker: Worker, fleet: Fleet, before: Source | None =
     common = worker, before.secret if before is not None else secrets.token_bytes(32)
     if protocol.auth_query is not None:
         return Asked(*common, fleet, protocol.auth_query)
-    return Listed(*common, f"{config.source}: section [postgres]: key 'auth_file'", protocol.auth_file,
-                  before.users if isinstance(before, Listed) else {})
+    return Listed(*common, read_users(config, before.users if isinstance(before, Listed) else {}))
+
+
+def trial(config: Config, demands: dict[tuple[str, str], Demand]) -> str:
+    """Whether users can be found, as far as can be told without one: what is wrong, or nothing. It may block.
+
+    ConfigError: the file cannot be used.
+    """
+    protocol = config.postgres
+    if protocol is None or protocol.auth == "relay":
+        return ""
+    if protocol.auth_query is None:
+        read_users(config, {})
+        return ""
+    errors = []
+    for address in protocol.backend.primary:
+        asker = _Question(protocol.backend, address, demands.get(("postgres", protocol.backend.name)))
+        try:
+            asker.find(resolve(address), protocol.auth_query, "tqdb")
+            return ""
+        except (OSError, TqdbError) as e:
+            errors.append(f"{address}: {e}")
+        finally:
+            asker.close()
+    return "auth_query: " + "; ".join(errors)
