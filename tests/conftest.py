@@ -1,6 +1,6 @@
 """Fixtures by concern live in ``fix_*.py``."""
 
-pytest_plugins = ["tests.fix_servers", "tests.fix_tls", "tests.fix_browser", "tests.fix_prometheus"]
+pytest_plugins = ["tests.fix_servers", "tests.fix_tls", "tests.fix_own", "tests.fix_browser", "tests.fix_prometheus"]
 
 
 def pytest_addoption(parser):

@@ -75,6 +75,15 @@ def test_environment_wins(tmp_path):
     (GOOD + "[rule.r]\nmax_wait_ms = 1\nuser =\n", ["[rule.r]", "'user'", "wildcards"]),
     (GOOD + "".join(f"[rule.r{n}]\nmax_wait_ms = 1\n" for n in range(201)), ["[rule.r200]", "201", "allowed: 200"]),
     (GOOD.replace("5433\n", "5433\nobserve = maybe\n"), ["[postgres]", "'observe'", "no, yes"]),
+    (GOOD.replace("5433\n", "5433\nauth = pam\n"), ["[postgres]", "'auth'", "relay, own"]),
+    (GOOD.replace("5433\n", "5433\nauth = own\n"), ["[postgres]", "'auth'", "'auth_file'", "'auth_query'"]),
+    (GOOD.replace("5433\n", "5433\nauth_file = /f\n"), ["[postgres]", "'auth_file'", "'auth' is not own"]),
+    (GOOD.replace("5433\n", "5433\nauth = own\nauth_file = f\n"), ["'auth_file'", "absolute path"]),
+    (GOOD.replace("5433\n", "5433\nauth = own\nauth_file = /f\nauth_query = SELECT $1\n"), ["one of"]),
+    (GOOD.replace("5433\n", "5433\nauth = own\nauth_query = SELECT $1\n"), ["'auth_query'", "'monitor_user'"]),
+    (GOOD.replace("5433\n", "5433\nauth = own\nauth_query = SELECT $11\n"), ["'auth_query'", "with $1"]),
+    (GOOD + "[mariadb]\nlisten = 127.0.0.1:1\nauth = own\n[mariadb.main]\nprimary = 127.0.0.1:2\n",
+     ["[mariadb]", "'auth'", "PostgreSQL only"]),
     ("", ["neither"]), ("nonsense", ["tqdb.ini"]), ("[a]\nx=1\nx=2\n", ["tqdb.ini", "x"]),
 ])
 def test_errors_tell_where_and_what_is_allowed(tmp_path, text, words):

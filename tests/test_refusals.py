@@ -91,23 +91,46 @@ ERRORS = [pg(b"E", body) for body in (b"\0", b"SERROR\0MNo SQLSTATE\0\0", b"SERR
                                       b"C\0\0", b"\xff\xff\xff")]
 
 
+WITHOUT_SQLSTATE = b"C08P01\0Mthe server does not keep to the protocol: it sent an error without SQLSTATE\0"
+
+
 @pytest.mark.parametrize("error", ERRORS)
 def test_an_error_without_sqlstate(error):
-    """It is the client's to judge; in the login, in a session, and for a batch of its own."""
+    """It ends the session, which is told: in the login, in a session, and in front of a write to be batched."""
     hooks = Hooks()
     session = PgSession(hooks.engine)
     session.receive(STARTUP)
     hooks.server.receive(pg(b"R", b"\0\0\0\x0a" + b"SCRAM-SHA-256\0\0") + error)
-    assert session.take_out().endswith(error)
+    assert WITHOUT_SQLSTATE in session.take_out() and session.closing
 
-    session = PgSession(hooks.engine)
-    session.receive(STARTUP)
-    hooks.server.receive(PG_LOGIN)
-    session.take_out()
     for sql in ("SELECT 1", "/* max_wait_ms:1 */ INSERT INTO t (a) VALUES (1)"):
+        session = PgSession(hooks.engine)
+        session.receive(STARTUP)
+        hooks.server.receive(PG_LOGIN)
+        session.take_out()
         session.receive(pg_query(sql))
         hooks.server.take_out()
-        hooks.server.receive(error + READY)
-        session.take_out()
-        assert not session.closed
+        hooks.server.receive(pg(b"N", b"SNOTICE\0\0") + error + READY)
+        assert WITHOUT_SQLSTATE in session.take_out() and session.closing
     assert hooks.engine.stats.internal_errors == {}
+
+
+def test_an_error_that_does_not_end():
+    """In the form of protocol 2 there is no length; servers that cannot fork still speak so."""
+    hooks = Hooks()
+    session = PgSession(hooks.engine)
+    session.receive(STARTUP)
+    hooks.server.receive(b"Ecould not fork new process for connection\n\0")
+    said = session.take_out()
+    assert b"C08P01\0" in said and b"an error of length" in said and session.closing
+
+
+@pytest.mark.parametrize("length", [b"\x80\0\0\0", b"\xff\xff\xff\xff", b"\0\0\0\3"])
+@pytest.mark.parametrize("begun", [b"", PG_LOGIN])
+def test_a_length_of_the_servers_that_cannot_be(length, begun):
+    hooks = Hooks()
+    session = PgSession(hooks.engine)
+    session.receive(STARTUP)
+    hooks.server.receive(begun + b"S" + length)
+    said = session.take_out()
+    assert said.startswith(begun) and b"C08P01\0" in said and session.closing

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from tqdb import tls
+from tqdb import tls, verifiers
 from tqdb.config import Backend, Config, Protocol
 from tqdb.errors import TqdbError
 from tqdb.lookup import resolve
@@ -185,6 +185,9 @@ def run(config: Config) -> int:
             elif trouble or any(row.error for row in rows):
                 troubles.append("")
             table += [_cells(protocol, section, backend, row) for row in rows]
+    trouble = verifiers.trial(config, demands)
+    if trouble:
+        troubles.append(trouble)
     console = Console()
     _show(console, f"configuration: {config.source}", table)
     for trouble in filter(None, troubles):

@@ -25,6 +25,7 @@ from tqdb.values import (
     parse_listen,
     parse_name,
     parse_path,
+    parse_query,
     parse_secret,
     parse_url,
     parse_user,
@@ -105,6 +106,12 @@ class Protocol:
     tls_key: str | None = _option(None, parse_path, "its key, if not in the same file", "; /etc/tqdb/server.key")
     tls_client_ca: str | None = _option(
         None, parse_path, "clients with TLS have to show a certificate of these authorities", "; /etc/tqdb/clients.crt")
+    auth: str = _option("relay", one_of("relay", "own"), "PostgreSQL: own: SCRAM ends in the proxy, which logs in at "
+                        "the server with the key that it reveals")
+    auth_file: str | None = _option(None, parse_path, "where own finds verifiers: a file as PgBouncer's userlist.txt",
+                                    "; /etc/tqdb/userlist.txt")
+    auth_query: str | None = _option(None, parse_query, "or: what monitor_user asks the server, $1 being the user",
+                                     "; SELECT * FROM tqdb.verifier_of($1)")
     accept_proxy: str = _option(
         "off", parse_balancers, "from whom a header of the PROXY protocol is needed over TCP: everybody, or networks")
     backends: dict[str, Backend] = field(default_factory=dict)
@@ -246,6 +253,20 @@ def _rule(values: dict[str, tuple[str, str]], section: str, name: str, source: s
     return rule
 
 
+def _check_auth(protocol: Protocol, where: str, name: str) -> None:
+    """Who authenticates, and that it has what it needs."""
+    given = [key for key in ("auth_file", "auth_query") if getattr(protocol, key) is not None]
+    if protocol.auth == "relay":
+        if given:
+            raise ConfigError(f"{where}: key '{given[0]}' is there, though 'auth' is not own")
+    elif name != "postgres":
+        raise ConfigError(f"{where}: key 'auth': 'own' is not valid; it is for PostgreSQL only; allowed: relay")
+    elif len(given) != 1:
+        raise ConfigError(f"{where}: key 'auth': 'own' needs one of 'auth_file' and 'auth_query'")
+    elif protocol.auth_query is not None and protocol.backend.monitor_user is None:
+        raise ConfigError(f"{where}: key 'auth_query' needs 'monitor_user' in [{name}.{protocol.default}], who asks it")
+
+
 def build(sections: dict[str, dict[str, tuple[str, str]]], source: str) -> Config:
     """A ``Config`` from ``{section: {key: (text, where)}}``."""
     parts: dict[str, object] = {}
@@ -301,6 +322,7 @@ def build(sections: dict[str, dict[str, tuple[str, str]]], source: str) -> Confi
         if protocol.default not in protocol.backends:
             raise ConfigError(f"{source}: section [{name}]: key 'default': there is no section "
                               f"[{name}.{protocol.default}]")
+        _check_auth(protocol, f"{source}: section [{name}]", name)
     if len(rules) > MAX_RULES:
         raise ConfigError(f"{source}: section [rule.{rules[MAX_RULES].name}]: there are {len(rules)} rules; "
                           f"allowed: {MAX_RULES}")

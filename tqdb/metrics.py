@@ -43,7 +43,7 @@ TOP_SHAPES = 10
 SHAPE_KEYS = ("id", "protocol", "database", "statement", "writes", "writes_per_second", "batched", "batched_percent",
               "alone", "verdict", "why")
 SLICE = 64                  # places rendered in one step of a scrape
-REFUSALS = ("connect", "too_many", "timeout", "protocol", "unsupported", "tls", "shutdown")
+REFUSALS = ("connect", "too_many", "timeout", "protocol", "unsupported", "tls", "password", "verifier", "shutdown")
 PROC = "/proc/self"
 COUNT_SECONDS = 10          # between two counts of open descriptors where the kernel does not keep their number
 EVENTS = 20                 # last warnings that are shown

@@ -9,7 +9,7 @@ from collections.abc import Container
 from logging import ERROR, INFO, WARNING
 from selectors import EVENT_READ
 
-from tqdb import advice, policy, reloading, rules, tls
+from tqdb import advice, policy, reloading, rules, tls, verifiers
 from tqdb._core import Engine, MyServer, MySession, PgServer, PgSession, Stats, Stream, TlsStream, make_proxy_header
 from tqdb.advice import Advice
 from tqdb.attempts import Attempt, Cancelling
@@ -22,6 +22,7 @@ from tqdb.handover import Meetings, Taken
 from tqdb.http import HttpServer
 from tqdb.listening import format_address, listen_tcp, listen_unix, listened_on, raise_descriptor_limit, remove_sockets
 from tqdb.log import Recent, event, internal_error
+from tqdb.logins import Login
 from tqdb.loop import Loop
 from tqdb.metrics import Metrics
 from tqdb.notify import Notifier
@@ -89,6 +90,8 @@ class Server:
         self.draining_until: float | None = None
         self.offers = tls.offers(config)
         self.fleet = Fleet(self.loop, config, tls.demands(config), self.failed)
+        self.worker = verifiers.Worker(self.loop, self.engine.settle)
+        self.verifiers = verifiers.source(config, self.worker, self.fleet)
         self.notifier = Notifier()
         self.recent = Recent()
         logging.getLogger().addHandler(self.recent)
@@ -213,6 +216,8 @@ class Server:
             if offer is not None and not session.local:
                 session.secure = offer.engine
                 session.needs_tls = offer.required
+            if name == "postgres" and self.verifiers is not None:
+                session.proof = Login(session, self.verifiers, offer.certificate if offer is not None else None)
             self.sessions[session] = time.monotonic()
             self.logging_in[session] = time.monotonic() + self.config.limits.client_login_timeout
             Stream(sock, session, self.loop)
@@ -254,7 +259,10 @@ class Server:
             if engine is not None:
                 TlsStream(sock, server, self.loop, *engine)
                 offer = self.offers.get(name)
-                session.same_end = offer is not None and engine[2].getpeercert(True) == offer.certificate
+                certificate = engine[2].getpeercert(True)
+                session.same_end = offer is not None and certificate == offer.certificate
+                if session.proof is not None:
+                    session.proof.server_certificate = certificate
             else:
                 Stream(sock, server, self.loop)
             if state.backend.send_proxy != "off":
@@ -457,12 +465,13 @@ class Server:
         no_file = self.config.source in ("", "command line")
         if no_file:
             self.fleet.look_up_again()
-            if not self.offers and not self.fleet.demands:
+            if not self.offers and not self.fleet.demands and self.verifiers is None:
                 event(WARNING, "reload_refused", "reload: started without a configuration file, nothing to read")
                 return
         try:
             new = self.config if no_file else read_file(self.config.source)
             offers, demands = tls.offers(new), tls.demands(new)
+            source = verifiers.source(new, self.worker, self.fleet, self.verifiers)
         except ConfigError as e:
             event(ERROR, "reload_refused", f"reload refused, nothing changed: {e}", error=str(e))
             return
@@ -475,6 +484,10 @@ class Server:
         self.rules = rules.Rules(self.config)
         self._configure_engine()
         self.fleet.reconfigure(self.config, demands, planned.changing)
+        if "postgres" in planned.changing:
+            before, self.verifiers = self.verifiers, source
+            if before is not None:
+                before.close()
         reloading.tell(old, planned)
 
     def close(self) -> None:
@@ -483,6 +496,7 @@ class Server:
         for endpoint in [*self.sessions, *self.servers]:
             self.guarded("close", None, endpoint.abort)
         self.fleet.close()
+        self.worker.close()
         if self.http is not None:
             self.http.close()
         logging.getLogger().removeHandler(self.recent)

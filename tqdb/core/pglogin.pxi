@@ -2,8 +2,9 @@
 
 cdef enum PgState:
     PG_STARTUP = 0      # untyped start-up packets
+    PG_PROVING          # the client proves to the proxy who it is
     PG_CONNECTING       # the server connection is being made
-    PG_AUTH             # authentication is relayed, until the first ReadyForQuery
+    PG_AUTH             # authentication is relayed or answered, until the first ReadyForQuery
     PG_READY
     PG_RAW              # replication: bytes are relayed without a look
 
@@ -15,6 +16,8 @@ PG_ERRORS = {
     "shutdown": ("FATAL", "57P01"),
     "unsupported": ("FATAL", "0A000"),
     "tls": ("FATAL", "28000"),
+    "password": ("FATAL", "28P01"),
+    "verifier": ("FATAL", "28000"),
 }
 
 
@@ -46,6 +49,8 @@ cdef class PgLogin(Session):
     cdef bint tells_standby         # the server reports whether it is a standby …
     cdef bint standby               # … and is one
     cdef bint read_only_default     # default_transaction_read_only is on
+    cdef public object proof        # where authentication ends in the proxy, what does it: ``logins.Login``
+    cdef bint challenged            # … and the client has a request of the proxy's to answer
     cdef public bint same_end       # the proxy shows clients the server's own certificate: channel bindings hold
 
     def __init__(self, Engine engine):
@@ -155,6 +160,8 @@ cdef class PgLogin(Session):
             return self.take_header(p, n)
         if self.state == PG_STARTUP:
             return self.parse_startup(p, n)
+        if self.state == PG_PROVING:
+            return self.parse_proof(p, n)
         if self.state == PG_AUTH:
             return self.parse_auth(p, n)
         if self.state == PG_RAW:
@@ -225,9 +232,52 @@ cdef class PgLogin(Session):
         self.replication = startup_value(params, b"replication").lower() not in (b"", b"false", b"off", b"no", b"0")
         wait = self.engine.hooks.startup_wait(params)
         self.history.wait = self.history.startup_wait = WAIT_UNSAID if wait is None else wait
+        if self.proof is None:
+            self.proved()
+        else:
+            self.state = PG_PROVING
+            self.proof.begin(bool(has_tls(self)))
+        return 0
+
+    cpdef proved(self):
+        """The client is to have a server connection."""
         self.state = PG_CONNECTING
         self.engine.hooks.connect(self)
-        return 0
+
+    def challenge(self, int code, bytes data):
+        """Sends the client an authentication request, see ``PgAuthentication``; ``proof.heard`` gets its answer."""
+        self.out.append_bytes(pg_message(b"R", code.to_bytes(4, "big") + data))
+        self.challenged = code != AUTH_SASL_FINAL
+        self.mark()
+        self.resume()
+
+    def answer(self, bytes data):
+        """Answers the server's authentication request; nothing happens if the server has gone."""
+        if not self.closing:
+            self.server.out.append_bytes(pg_message(b"p", data))
+            self.server.mark()
+
+    cdef Py_ssize_t parse_proof(self, const char* p, Py_ssize_t n) except -1:
+        """Answers to the proxy's authentication requests, each of which is waited for."""
+        cdef int32_t length
+        cdef uint8_t kind = p[0]
+        if kind == FE_TERMINATE:
+            self.disconnect(C_CUT)
+            return NEED_MORE
+        if kind != FE_PASSWORD:
+            return self.refused("expected SASL response, got message type %d" % kind)
+        if n < PG_HEADER:
+            return NEED_MORE
+        length = <int32_t>tq_be32(p + 1)
+        if length < 4 or length > MAX_AUTH_BYTES:
+            return self.refused("invalid message length")
+        if not self.challenged:
+            return self.wait_for(WHEN_FREE)
+        if n < length + 1:
+            return NEED_MORE
+        self.challenged = False
+        self.proof.heard(p[PG_HEADER:length + 1])
+        return length + 1
 
     cdef Py_ssize_t parse_auth(self, const char* p, Py_ssize_t n) except -1:
         """Password and SASL messages go on as they are; anything else waits for the login to end."""
@@ -246,6 +296,8 @@ cdef class PgLogin(Session):
             return self.refused("invalid message length")
         if n < length + 1:
             return NEED_MORE
+        if kind == FE_PASSWORD and self.proof is not None:
+            return self.refused("unexpected authentication message")
         if kind == FE_PASSWORD and not self.may_answer(p + PG_HEADER, length - 4):
             return NEED_MORE
         self.forward(p, length + 1)
@@ -281,6 +333,7 @@ cdef class PgLogin(Session):
     # --- told by the server connection ----------------------------------------------------------------
 
     cdef int login_done(self) except -1:
+        self.proof = None
         self.state = PG_RAW if self.replication else PG_READY
         params = b"".join(k + b"\0" + v + b"\0" for k, v in sorted(self.login_params.items()))
         self.history.login_key = hashlib.blake2b(b"\0".join((

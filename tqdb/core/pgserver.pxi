@@ -10,6 +10,10 @@ cdef enum Verdict:
 cdef bytes PG_READ_ONLY = b"25006"
 
 
+cdef enum:
+    SQLSTATE_BYTES = 5
+
+
 cdef class PgServer(PgBatchServer):
     """The server's end: relays answers, and reads those of batches and of the proxy's own statements."""
     cdef Buffer collected           # of the proxy's question
@@ -37,11 +41,15 @@ cdef class PgServer(PgBatchServer):
             kind = p[i]
             length = <int32_t>tq_be32(p + i + 1)
             if length < 4:
-                return self.not_understood("a message of length %d" % length)
+                return self.misled(p + relayed, i - relayed, "a message of length %d" % length)
             total = <Py_ssize_t>length + 1
             if kind == BE_ERROR:
+                if self.pg.state == PG_AUTH and length > MAX_AUTH_BYTES:
+                    return self.misled(p + relayed, i - relayed, "an error of length %d" % length)
                 if n - i < total:
                     break
+                if len(pg_field(p + i + PG_HEADER, total - PG_HEADER, b"C")) != SQLSTATE_BYTES:
+                    return self.misled(p + relayed, i - relayed, "an error without SQLSTATE")
                 if pg_field(p + i + PG_HEADER, total - PG_HEADER, b"V") in PG_ENDING:
                     self.relay(p + relayed, i - relayed)
                     return self.meet_end_of_connection(p + i, total)
@@ -93,6 +101,12 @@ cdef class PgServer(PgBatchServer):
         self.disconnect(C_CUT)
         return NEED_MORE
 
+    cdef Py_ssize_t misled(self, const char* p, Py_ssize_t n, str what) except -1:
+        """As ``not_understood``, behind ``p[:n]``, which is for the client; it is told, too."""
+        self.relay(p, n)
+        self.pg.last_words = pg_error("FATAL", "08P01", f"the server does not keep to the protocol: it sent {what}")
+        return self.not_understood(what)
+
     # --- answers to the client's messages -----------------------------------------------------------------
 
     cdef int meet(self, int kind, const char* p, Py_ssize_t n, Py_ssize_t total, Expected* front) except -1:
@@ -139,7 +153,14 @@ cdef class PgServer(PgBatchServer):
         a client would not even believe it.
         """
         cdef list offered, kept
+        if len(asked) < 4:
+            self.pg.refuse("protocol", "the server does not keep to the protocol: "
+                           "it sent an authentication request without a code")
+            return V_IGNORE
         self.pg.asked_to = int.from_bytes(asked[:4], "big")
+        if self.pg.proof is not None:
+            return V_RELAY if self.pg.proof.asked(
+                self.pg.asked_to, asked[4:], bool(has_tls(self)), bool(self.local)) else V_IGNORE
         if self.pg.asked_to == AUTH_CLEARTEXT and self.pg.would_disclose():
             self.pg.refuse_disclosure()
             return V_IGNORE

@@ -59,6 +59,7 @@ cdef enum PgAuthentication:
     AUTH_SSPI = 9
     AUTH_SASL = 10
     AUTH_SASL_CONTINUE = 11
+    AUTH_SASL_FINAL = 12
 
 # requests whose answers give no secret away, besides those of SASL, which depend on the mechanism
 PG_CHALLENGES = frozenset((AUTH_MD5, AUTH_GSS, AUTH_GSS_CONTINUE, AUTH_SSPI, AUTH_SASL_CONTINUE))
@@ -218,8 +219,9 @@ PG_UNSAFE_CHARSETS = frozenset(
 
 
 cdef bytes startup_value(list params, bytes name):
-    """The value of a start-up parameter, b"" if it is not given."""
+    """The value of a start-up parameter, the last one as for the server; b"" if it is not given."""
+    cdef bytes found = b""
     for i in range(0, len(params) - 1, 2):
         if params[i] == name:
-            return params[i + 1]
-    return b""
+            found = params[i + 1]
+    return found
