@@ -14,6 +14,10 @@ CORE := setup.py $(wildcard tqdb/*.pyx tqdb/core/*.pxi tqdb/load/*.pyx tqdb/load
 BENCH := TQDB_SLOWSYNC=build/slowsync.so $(VENV)/bin/tqdb bench --pictures bench-results
 # what goes into the executable
 PARTS := packaging/tqdb.spec packaging/entry.py tqdb/dashboard.html tqdb/advice.html $(wildcard tqdb/*.py tqdb/*/*.py locustfiles/*.py)
+# the executable is built in an older Debian, so that it runs on older systems; `host`: with this machine's Python
+BINARY ?= portable
+BUILT_BY := $(if $(filter host,$(BINARY)),host,$(shell scripts/build-portable possible 2>/dev/null && echo portable \
+	|| echo host))
 DEBUG ?= 0
 # what needs no server and no socket: it is run under the sanitizers too
 SANS_IO := tests/test_sans_io.py tests/test_scanner.py tests/test_fuzz_corpus.py \
@@ -141,17 +145,40 @@ locust-headless: build $(VENV)/.locust  ## a minute of Locust without its web pa
 	@$(VENV)/bin/tqdb locust $(if $(findstring --host,$(ARGS)),,--throwaway) --headless -u 50 -r 50 -t 60s \
 		--only-summary --html bench-results/locust.html --csv bench-results/locust $(ARGS)
 
-binary: dist/tqdb  ## one executable, dist/tqdb
+binary: dist/tqdb  ## one executable, dist/tqdb, that runs with glibc 2.31 (BINARY=host: built here, quick)
+	@echo "dist/tqdb needs glibc $$(scripts/glibc-needed dist/tqdb)"
 
-dist/tqdb: $(VENV)/.binary $(PARTS)
+ifeq ($(BUILT_BY),host)
+dist/tqdb: $(VENV)/.binary $(PARTS) build/binary.host
+	@[ $(BINARY) = host ] || scripts/build-portable possible || \
+		echo "tqdb: building with this machine's Python and glibc instead"
 	@scripts/ensure-system binutils
 	@$(VENV)/bin/pyinstaller --noconfirm --log-level ERROR packaging/tqdb.spec
+else
+dist/tqdb: packaging/portable-python pyproject.toml constraints.txt $(CORE) $(PARTS) build/binary.portable
+	@scripts/build-portable
+endif
+
+# an executable that was built the other way is out of date
+build/binary.%:
+	@mkdir -p build
+	@rm -f build/binary.*
+	@touch $@
 
 deb: dist/tqdb  ## a Debian package of the executable, dist/tqdb_VERSION_ARCH.deb
 	@scripts/build-deb
 
 wheel: build  ## a wheel, for Python 3.11 or later on this machine's kind
 	@$(PIP) wheel -c constraints.txt --no-build-isolation --no-deps -w dist .
+
+test-portable: dist/tqdb $(VENV)/.dev  ## as root: the executable in a bare Debian 11 and a bare Debian 12, made for it
+	@scripts/ensure-system servers
+	@scripts/ensure-system debootstrap
+	@for suite in bullseye bookworm; do test -e build/bare-$$suite/made || { rm -rf build/bare-$$suite && \
+		debootstrap --variant=minbase $$suite build/bare-$$suite >build/debootstrap.log && \
+		touch build/bare-$$suite/made; } || exit 1; done
+	@TQDB_BIN=dist/tqdb TQDB_PORTABLE=$(CURDIR)/build/bare-bullseye:$(CURDIR)/build/bare-bookworm \
+		$(VENV)/bin/pytest tests/test_portable.py $(ARGS)
 
 debug:  ## build with line tracing, checks of divisions and C assertions
 	@rm -f tqdb/_core.c tqdb/load/_gen.c tqdb/load/_null.c $(VENV)/.built

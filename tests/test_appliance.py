@@ -15,8 +15,9 @@ import pytest
 
 from tests.crowd import together
 from tests.fix_servers import tqdb_command
+from tests.roots import chrooted, kernels_files
 from tests.wait import wait_for
-from tqdb.load.servers import Proxy, free_port, which
+from tqdb.load.servers import Proxy, free_port
 from tqdb.notify import Notifier
 
 ROOT = Path(__file__).parent.parent
@@ -50,18 +51,8 @@ def bare_root(tmp_path_factory):
     shutil.copy2(tqdb_command()[0], root / "tqdb")
     (root / "tmp").mkdir()
     assert not list(root.rglob("python*"))
-    mounted = []
-    try:
-        for name in ("proc", "dev"):
-            (root / name).mkdir()
-            if subprocess.run(["mount", "--rbind", f"/{name}", root / name], capture_output=True).returncode:
-                pytest.skip("mounting is not allowed here")
-            mounted.append(root / name)
-            subprocess.run(["mount", "--make-rslave", root / name], check=True)
-        yield lambda *command: [which("chroot"), str(root), "/tqdb", *command]
-    finally:
-        for path in mounted:
-            subprocess.run(["umount", "-R", "-l", path], check=True)
+    with kernels_files(root):
+        yield lambda *command: chrooted(root, "/tqdb", *command)
 
 
 def run(*command: str) -> str:

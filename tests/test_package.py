@@ -15,8 +15,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.roots import chrooted, kernels_files
 from tests.wait import wait_for
-from tqdb.load.servers import free_port, which
+from tqdb.load.servers import free_port
 
 SYSTEMCTL = """#!/bin/sh
 # the unit's ExecStart as its user; SIGTERM and waiting; a signal to the main process; what was asked for
@@ -46,7 +47,7 @@ def debian(postgres):
         pytest.skip("TQDB_DEBIAN_ROOT names no root directory (make test-package)")
 
     def inside(*command: str) -> str:
-        done = subprocess.run([which("chroot"), str(root), *command], capture_output=True, text=True, timeout=300,
+        done = subprocess.run(chrooted(root, *command), capture_output=True, text=True, timeout=300,
                               env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive"})
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -55,7 +56,6 @@ def debian(postgres):
     (root / "usr/bin/systemctl").write_text(SYSTEMCTL)
     (root / "usr/bin/systemctl").chmod(0o755)
     (root / "run/systemd/system").mkdir(parents=True, exist_ok=True)
-    mounted = []
     told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     (root / "run/tqdb-notify").unlink(missing_ok=True)
     told.bind(str(root / "run/tqdb-notify"))
@@ -71,17 +71,14 @@ def debian(postgres):
     follower = threading.Thread(target=follow_main_process)
     follower.start()
     try:
-        for name in ("proc", "dev"):
-            subprocess.run(["mount", "--rbind", f"/{name}", root / name], check=True)
-            mounted.append(root / name)
-            subprocess.run(["mount", "--make-rslave", root / name], check=True)
-        yield inside
+        with kernels_files(root):
+            try:
+                yield inside
+            finally:
+                with contextlib.suppress(AssertionError):
+                    inside("systemctl", "disable", "--now")
+                subprocess.run(chrooted(root, "dpkg", "-P", "tqdb"), capture_output=True)
     finally:
-        with contextlib.suppress(AssertionError):
-            inside("systemctl", "disable", "--now")
-        subprocess.run([which("chroot"), str(root), "dpkg", "-P", "tqdb"], capture_output=True)
-        for path in mounted:
-            subprocess.run(["umount", "-R", "-l", path], check=True)
         told.shutdown(socket.SHUT_RD)
         follower.join()
         told.close()

@@ -62,8 +62,10 @@ def _python() -> str:
 
 def _library(path: str) -> tuple[str, str] | None:
     """The package of the distribution that a shared library comes from, and its copyright file."""
+    real = str(Path(path).resolve())
     try:
-        done = subprocess.run(["dpkg", "-S", str(Path(path).resolve())], capture_output=True, text=True)
+        # /lib is /usr/lib, but a package may name its files by the older path
+        done = subprocess.run(["dpkg", "-S", real, real.removeprefix("/usr")], capture_output=True, text=True)
     except OSError:
         return None
     package = done.stdout.partition(":")[0]
