@@ -13,7 +13,7 @@ PROTOCOL ?= postgres mariadb
 CORE := setup.py $(wildcard tqdb/*.pyx tqdb/core/*.pxi tqdb/load/*.pyx tqdb/load/*.pxd)
 BENCH := TQDB_SLOWSYNC=build/slowsync.so $(VENV)/bin/tqdb bench --pictures bench-results
 # what goes into the executable
-PARTS := packaging/tqdb.spec packaging/entry.py tqdb/dashboard.html tqdb/advice.html $(wildcard tqdb/*.py tqdb/*/*.py locustfiles/*.py)
+PARTS := packaging/tqdb.spec packaging/entry.py $(wildcard tqdb/*.html tqdb/*.py tqdb/*/*.py locustfiles/*.py)
 # the executable is built in an older Debian, so that it runs on older systems; `host`: with this machine's Python
 BINARY ?= portable
 BUILT_BY := $(if $(filter host,$(BINARY)),host,$(shell scripts/build-portable possible 2>/dev/null && echo portable \
@@ -156,7 +156,7 @@ dist/tqdb: $(VENV)/.binary $(PARTS) build/binary.host
 	@$(VENV)/bin/pyinstaller --noconfirm --log-level ERROR packaging/tqdb.spec
 else
 dist/tqdb: packaging/portable-python pyproject.toml constraints.txt $(CORE) $(PARTS) build/binary.portable
-	@scripts/build-portable
+	@scripts/build-portable || make --silent BINARY=host $@
 endif
 
 # an executable that was built the other way is out of date
