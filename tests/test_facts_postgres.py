@@ -375,7 +375,7 @@ def test_a_closure_has_an_end(postgres, table):
 
 def test_a_body_that_is_too_deep_to_be_read(postgres, table):
     with psycopg.connect(postgres.dsn(), autocommit=True) as c:
-        body = "BEGIN " * 1000 + "NULL;" + " END;" * 999 + " RETURN NEW; END"
+        body = "BEGIN " * 450 + "NULL;" + " END;" * 449 + " RETURN NEW; END"
         c.execute(f"CREATE TABLE {table} (a int); CREATE FUNCTION {table}f() RETURNS trigger LANGUAGE plpgsql AS "
                   f"'{body}'; CREATE TRIGGER x BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION {table}f()")
         found, why = strategy(c, f"INSERT INTO {table} (a) VALUES (1)")

@@ -16,7 +16,7 @@ from tqdb.scram import Keys, Verifier
 MAX_FILE_BYTES = 8388608
 MAX_USERS = 20000
 MAX_PASSWORDS = 1000        # that stand in the file as they are: each takes 1 ms when it is read
-_LINE = re.compile(r'\s*+"((?:[^"]++|"")*+)"\s++"((?:[^"]++|"")*+)"')
+_LINE = re.compile(r'\A\s*+"((?:[^"]++|"")*+)"\s++"((?:[^"]++|"")*+)"')
 
 
 class Password:

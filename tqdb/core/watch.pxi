@@ -10,6 +10,8 @@ cdef enum:
     MAX_WANTED = 8                  # shapes that are found out about in a second
 
 cdef double LOOKED_SECONDS = 600    # after which a table is asked about again
+cdef double PRESENT_SECONDS = 60    # without a write, after which a shape is not chosen to be found out about
+cdef uint64_t UNREAD_FIRST = <uint64_t>1 << 62
 
 cdef enum Fit:
     # whether a write could have been gathered, as far as its session tells
@@ -320,23 +322,34 @@ cdef class Watch:
         return e.known == FD_TEXT or (e.known > FD_NEVER and (e.epoch != epoch or now - e.looked > LOOKED_SECONDS))
 
     cdef int plan(self, uint64_t epoch, double now) except -1:
-        """Chooses the shapes that are to be found out about at their next write: those that would save most."""
+        """Chooses the shapes that are to be found out about at their next write.
+
+        Those first whose text was not read yet, of these and of the others those that would save most. Who is chosen
+        already, or does not write, keeps nobody from it.
+        """
         cdef int32_t[8] chosen
+        cdef uint64_t[8] urgent
+        cdef uint64_t urgency
         cdef int n = 0
         cdef int k
         cdef int32_t slot
         for slot in range(self.used):
+            if self.seen[slot].wanted or now - self.seen[slot].last > PRESENT_SECONDS:
+                continue
             if self.seen[slot].known != FD_NOTHING and not self.unsettled(slot, epoch, now):
                 continue
             if not self.saved(slot, WINDOWS - 1):
                 continue
-            if n == MAX_WANTED and self.saved(slot, 1) <= self.saved(chosen[n - 1], 1):
+            urgency = self.saved(slot, 1) + (UNREAD_FIRST if self.seen[slot].known == FD_NOTHING else 0)
+            if n == MAX_WANTED and urgency <= urgent[n - 1]:
                 continue
             k = n if n < MAX_WANTED else n - 1
-            while k and self.saved(slot, 1) > self.saved(chosen[k - 1], 1):
+            while k and urgency > urgent[k - 1]:
                 chosen[k] = chosen[k - 1]
+                urgent[k] = urgent[k - 1]
                 k -= 1
             chosen[k] = slot
+            urgent[k] = urgency
             n = min(n + 1, MAX_WANTED)
         for k in range(n):
             self.seen[chosen[k]].wanted = True
