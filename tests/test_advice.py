@@ -9,6 +9,7 @@ import urllib.error
 import psycopg
 import pytest
 
+from tests.crowd import together
 from tests.wait import wait_for
 from tqdb.load import messages
 from tqdb.load.targets import Target
@@ -90,6 +91,30 @@ def test_a_table_is_looked_at_when_nobody_waits(database, proxy, table):
     bad, good = shape(proxy, f"{table} "), shape(proxy, f"{table}_good")
     assert bad["rule"] is None and "the default of column" in bad["why"] and "tx" in bad["why"]
     assert f"fingerprint = {good['fingerprint']}" in good["rule"] and good["rule"].startswith("[rule.insert_")
+
+
+def test_whoever_writes_most_keeps_nobody_from_being_looked_at(start_proxy, mariadb, my, table):
+    """MariaDB's connections that stay open: what they write most remains to be asked about for ever."""
+    proxy = start_proxy(mariadb=mariadb)
+    columns = [f"c{k}" for k in range(12)]
+    execute(my(through=False), f"CREATE TABLE {table} (a int, {', '.join(f'{c} int' for c in columns)})")
+    connections = [mariadb.connect(proxy.mariadb_port, database="d") for _ in range(4)]
+
+    def write(k: int):
+        for column in columns * 3:
+            execute(connections[k], f"INSERT INTO {table} ({column}) VALUES (1)")
+        execute(connections[k], f"INSERT INTO {table} (a) VALUES (LAST_INSERT_ID())")
+
+    def looked_at() -> bool:
+        together(4, write)
+        return shape(proxy, f"{table} (a)")["verdict"] == "alone"
+
+    try:
+        wait_for(looked_at, timeout=60)
+        assert shape(proxy, f"{table} (c0)")["verdict"] == "unknown"
+    finally:
+        for connection in connections:
+            connection.close()
 
 
 def test_writes_inside_transactions(database, proxy, table):
