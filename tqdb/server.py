@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Container
+from functools import partial
 from logging import ERROR, INFO, WARNING
 from selectors import EVENT_READ
 
@@ -458,23 +459,35 @@ class Server:
     def reload(self) -> None:
         """Reads the file again. A broken one changes nothing; what needs a restart is named."""
         self.notifier.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        self._reload()
-        self.notifier.tell("READY=1")
-
-    def _reload(self) -> None:
         no_file = self.config.source in ("", "command line")
         if no_file:
             self.fleet.look_up_again()
             if not self.offers and not self.fleet.demands and self.verifiers is None:
                 event(WARNING, "reload_refused", "reload: started without a configuration file, nothing to read")
+                self.notifier.tell("READY=1")
                 return
         try:
             new = self.config if no_file else read_file(self.config.source)
-            offers, demands = tls.offers(new), tls.demands(new)
-            source = verifiers.source(new, self.worker, self.fleet, self.verifiers)
+            read = new, tls.offers(new), tls.demands(new)
         except ConfigError as e:
-            event(ERROR, "reload_refused", f"reload refused, nothing changed: {e}", error=str(e))
+            self._reloaded(None, None, str(e))
             return
+        find = partial(verifiers.source, new, self.worker, self.fleet, self.verifiers)
+        if new.postgres is None or new.postgres.auth_file is None:
+            self._reloaded(read, find(), "")
+        else:
+            # thousands of users, and passwords that are to be worked on
+            self.worker.work(find, partial(self._reloaded, read))
+
+    def _reloaded(self, read: tuple | None, source: verifiers.Source | None, error: str) -> None:
+        """All has been ``read``, configuration, offers and demands, and so have the users; or something is wrong."""
+        if error:
+            event(ERROR, "reload_refused", f"reload refused, nothing changed: {error}", error=error)
+        else:
+            self._take(*read, source)
+        self.notifier.tell("READY=1")
+
+    def _take(self, new: Config, offers: dict, demands: dict, source: verifiers.Source | None) -> None:
         old = self.config
         planned = reloading.plan(old, new)
         self.config = planned.config

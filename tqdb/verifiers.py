@@ -52,7 +52,7 @@ class Worker:
             try:
                 answer = task()
             except Exception as e:
-                error = str(e) if isinstance(e, OSError) else type(e).__name__
+                error = str(e) if isinstance(e, OSError | TqdbError) else type(e).__name__
 
             def tell(then=then, answer=answer, error=error) -> None:
                 try:
