@@ -30,9 +30,9 @@ CLIENTS ?= 10000
 NAMES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-drivers test-package test-versions test-conversations test-schemas test-sanitize \
-	sans-io test-ledger test-rolling test-cluster test-failover test-memory fuzz coverage lint bench bench-1k bench-10k bench-100k \
-	bench-1m bench-all locust locust-headless binary deb wheel clean debug
+.PHONY: help run build test test-drivers test-package test-portable test-versions test-conversations test-schemas \
+	test-sanitize sans-io test-ledger test-rolling test-cluster test-failover test-memory fuzz coverage lint \
+	bench bench-1k bench-10k bench-100k bench-1m bench-all locust locust-headless binary deb wheel clean debug
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
