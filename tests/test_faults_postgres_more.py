@@ -145,7 +145,7 @@ class Reads(Hooks):
 
     @staticmethod
     def judge(dialect, verdict, rows, state):
-        return True, "table", True, 0, 0, 0.0, frozenset(("app.tenant",)), None, ""
+        return True, "table", True, 0, 0, 0.0, frozenset(("app.tenant",)), None, "", ""
 
 
 def test_a_session_that_was_asked_before_a_setting_was_known_is_asked_again():
@@ -197,8 +197,8 @@ class Twice(Hooks):
     @staticmethod
     def judge(dialect, verdict, rows, state):
         if rows is None:
-            return False, "table", False, 0, 0, 0.0, frozenset(), None, ""
-        return (True, "table", True, 0, 0, 0.0, frozenset(), None, "") if state else (b"SELECT 'second'", 1)
+            return False, "table", False, 0, 0, 0.0, frozenset(), None, "", ""
+        return (True, "table", True, 0, 0, 0.0, frozenset(), None, "", "") if state else (b"SELECT 'second'", 1)
 
 
 def test_the_questions_begin_anew_behind_an_error_that_tells_of_another_table():
@@ -236,7 +236,7 @@ def test_an_answer_that_is_not_read_just_now_is_asked_for_again():
     hooks.engine.tick(1000.0)
     a, server_a = logged_in(hooks)
     hooks.judge = lambda dialect, verdict, rows, state: (
-        NotImplemented if rows else (False, "table", False, 0, 0, 0.0, frozenset(), None, ""))
+        NotImplemented if rows else (False, "table", False, 0, 0, 0.0, frozenset(), None, "", ""))
     a.receive(WRITE)
     answer_session(server_a)
     assert b"pg_catalog" in server_a.take_out()

@@ -81,8 +81,8 @@ def probe_sql(dialect: int, verdict) -> bytes:
 
 
 def judge(dialect: int, verdict, rows: list[list[bytes | None]] | None, state: object = None
-          ) -> tuple[bool, str, bool, int, int, float, frozenset[str], str | None, str] | tuple[bytes, object]:
-    """``(ok, reason, multi_row, id_step, byte_limit, wait_limit, settings, schema, why)`` from the last answer.
+          ) -> tuple[bool, str, bool, int, int, float, frozenset[str], str | None, str, str] | tuple[bytes, object]:
+    """``(ok, reason, multi_row, id_step, byte_limit, wait_limit, settings, schema, why, key)`` from the last answer.
 
     Or ``(sql, state)``: the next question, and the ``state`` to be given with its answer. No answer means: relay.
     ``NotImplemented``: not now.
@@ -103,7 +103,7 @@ def judge(dialect: int, verdict, rows: list[list[bytes | None]] | None, state: o
         name = f"{verdict.schema}.{verdict.table}" if verdict.schema else verdict.table
         _explain(DIALECTS[dialect], name[:MAX_NAME], facts.why)
     return (facts.ok, facts.reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit,
-            facts.settings, facts.schema, facts.why)
+            facts.settings, facts.schema, facts.why, facts.key)
 
 
 def _judge(dialect: int, verdict, rows: list[list[bytes | None]], state: object) -> Facts | Ask:

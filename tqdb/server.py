@@ -55,7 +55,7 @@ class Server:
     startup_wait = _hook(policy.startup_wait)
     killed_query = _hook(policy.killed_query)
     row_count_sql = _hook(policy.row_count_sql)
-    judge = _hook(policy.judge, (False, "table", False, 0, 0, 0.0, frozenset(), None, "the answer was not read"))
+    judge = _hook(policy.judge, (False, "table", False, 0, 0, 0.0, frozenset(), None, "the answer was not read", ""))
     explain = _hook(policy.explain, NotImplemented)
     probe_sql = staticmethod(policy.probe_sql)
 

@@ -23,7 +23,8 @@ class Verdict:
     None: the session's own), ``columns`` the named columns or None for all; ``functions``, ``types`` and
     ``operators`` the names of those used, which must be built-in ones; ``returning`` whether rows come back;
     ``relations`` what else it names, as ``(schema, table)``. PostgreSQL: all that it names is in ``names`` instead;
-    ``literals``: how many it has if each may as well be a parameter, else 0.
+    ``literals``: how many it has if each may as well be a parameter, else 0. ``key``: of an UPDATE that ends in
+    ``WHERE key = value`` and computes from its own row only, that column, else None.
     """
 
     schema: str | None
@@ -37,12 +38,13 @@ class Verdict:
     operators: frozenset[str] = frozenset()
     names: Names = Names()
     literals: int = 0
+    key: str | None = None
 
     @property
     def facts_key(self) -> tuple:
         """What the catalogue's facts depend on: statements with the same key share them."""
         return (self.schema, self.table, self.columns, self.functions, self.types, self.operators,
-                self.multi_row, self.relations, self.names)
+                self.multi_row, self.relations, self.names, self.key)
 
 
 def analyze(dialect: int, prefix: bytes, values: bytes, suffix: bytes) -> Verdict | None:

@@ -26,6 +26,7 @@ _WRITES = tuple(re.compile(pattern, re.IGNORECASE) for pattern in (
     rf"\Adelete\s++(?:ignore\s++)?+from\s++{_TABLE}(?=\s++(?:where|order|limit|returning)\b|\s*+\Z)",
 ))
 _REPLACE = re.compile(r"\Areplace\b", re.IGNORECASE)
+_UPDATE = re.compile(rf"\Aupdate\s++{_TABLE}\s++(?=set\b)", re.IGNORECASE)
 # sqlglot reads a word or a number in quadratic time; no server knows a name, and hardly a number, as long as this
 _LONG_WORD = re.compile(r"(?<![\w$.])[\w$.]{81}")
 MAX_RELATIONS = 2           # tables beside the written one that a statement may read
@@ -153,4 +154,34 @@ def plain_statement(sql: str) -> dict | None:
     if len(others) > MAX_RELATIONS:
         return None
     return {"schema": own[0], "table": own[1], "columns": None, "functions": frozenset(), "returning": False,
-            "relations": tuple(sorted(others, key=lambda name: (name[0] or "", name[1])))}
+            "relations": tuple(sorted(others, key=lambda name: (name[0] or "", name[1]))),
+            "key": _key(sql, tokens, statements[0], own[1])}
+
+
+def _key(sql: str, tokens: list[Token], statement: exp.Expression, table: str) -> str | None:
+    """The column in ``UPDATE table SET … WHERE column = value`` whose value alone tells the row that is changed.
+
+    None: the statement is another; what it computes could tell one row among several from one alone; the column is
+    assigned to. Names are compared without case and accents, so only ASCII ones are known to be others.
+    """
+    head = _UPDATE.match(sql)
+    if head is None or not isinstance(statement, exp.Update):
+        return None
+    end = len(tokens) - (bool(tokens) and tokens[-1].key == ";")
+    name, equals, value = tokens[max(end - 3, 0):end] if end >= 4 else (None,) * 3
+    before = end - 4
+    if end >= 6 and tokens[before].key == ".":
+        if tokens[before - 1].text.lower() != table.lower():
+            return None
+        before -= 2
+    if (name is None or tokens[before].key != "where" or name.kind not in ("word", "name") or equals.key != "="
+            or not (value.key == "?" or value.kind in ("number", "string"))
+            or any(t.key in ("where", "select", "order", "limit") for t in tokens[:before] + tokens[before + 1:])
+            or judge(tokens, STATEMENT_WORDS, free=True).where != MERGED):
+        return None
+    assigned = [one.this.name if isinstance(one, exp.EQ) and isinstance(one.this, exp.Column) else ""
+                for one in statement.expressions]
+    if not name.text.isascii() or not assigned or not all(a and a.isascii() for a in assigned) or (
+            name.text.lower() in {a.lower() for a in assigned}):
+        return None
+    return name.text

@@ -188,6 +188,8 @@ class Table:
     where: int = MERGED
     columns: list[str] = field(default_factory=list)
     auto: str | None = None         # the auto-increment column
+    primary: str | None = None      # the primary key, if it is one whole column …
+    types: dict[str, str] = field(default_factory=dict)     # … and the name of each column's type
 
 
 _UNREADABLE = "its definition is not understood"
@@ -242,6 +244,7 @@ def _read_part(part: list[Token], own: str, table: Table) -> None:
     first = _at(part, 0)
     if first.kind == "name":
         table.columns.append(first.text)
+        table.types[first.text] = _at(part, 1).key
         found = judge(part, COLUMN_WORDS, {1})
         what = f"{_region(part, found.at)} of column {shown(first.text)}"
         if any(t.key == "auto_increment" for t in part):
@@ -252,6 +255,8 @@ def _read_part(part: list[Token], own: str, table: Table) -> None:
         # a key's name stands before its parenthesis; within it only an expression calls anything
         found = judge(part if checks else _without_names(part), KEY_WORDS)
         what = f"the constraint {shown(constraint)}" if constraint else "a key of it"
+        if [t.key or t.kind for t in part] == ["primary", "key", "(", "name", ")"]:
+            table.primary = part[3].text
         if first.key == "unique" and any(t.key == "hash" for t in part):
             table.where = PIPELINED         # it is looked up row by row in what the statement has written
         for i, token in enumerate(part):

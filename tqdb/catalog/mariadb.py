@@ -41,6 +41,9 @@ _TRACKED = frozenset((
     "", "autocommit", "character_set_client", "character_set_connection", "character_set_results", "redirect_url",
     "sql_mode", "time_zone", "transaction_isolation", "tx_isolation"))
 PACKET_SLACK = 4096
+# of the literals that a column of such a type is compared with as with any value of its own
+_KEY_TYPES = {"tinyint": "number", "smallint": "number", "mediumint": "number", "int": "number", "bigint": "number",
+              "char": "string", "varchar": "string"}
 
 
 class _State(NamedTuple):
@@ -137,7 +140,15 @@ def _judge_table(verdict: Verdict, row: list[str | None], state: _State) -> Fact
         table.auto is not None and _may_give(verdict.columns, table),
     )
     return Facts(True, id_step=state.increment if table.auto else 0, byte_limit=state.byte_limit,
-                 multi_row=not any(alone), wait_limit=state.wait_limit)
+                 multi_row=not any(alone), wait_limit=state.wait_limit, key=_key(verdict, table, state))
+
+
+def _key(verdict: Verdict, table: Table, state: _State) -> str:
+    """See ``Facts.key``. What one statement does to rows one by one in the order of the key, statements would do."""
+    if (verdict.key is None or table.primary is None or verdict.key.lower() != table.primary.lower()
+            or verdict.relations or state.triggers or not state.modes & STRICT or table.where != MERGED):
+        return ""
+    return _KEY_TYPES.get(table.types[table.primary], "")
 
 
 def _may_give(columns: tuple[str, ...] | None, table: Table) -> bool:

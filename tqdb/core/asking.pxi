@@ -147,7 +147,8 @@ cdef class Asking(Gathering):
                 return self.send_question(member, facts)
             return self.asking_ended(member)
         (ok, reason, facts.multi_row, facts.id_step, facts.byte_limit, facts.wait_limit, settings, schema,
-         facts.why) = answer
+         facts.why, key) = answer
+        facts.key = KEY_KINDS.index(key)
         if schema is not None:
             facts.schema = schema
         facts.state = T_OPEN if ok else T_REFUSED

@@ -62,6 +62,8 @@ cdef class Group:
     cdef TableFacts facts
     cdef int strikes                # batches in a row whose answer held a surprise
     cdef double paused              # until when writes go alone because of them
+    cdef int in_vain                # batches in a row of one statement for many keys that failed …
+    cdef int spared                 # … and how many are to go statement by statement because of them
     # what is being gathered
     cdef list members               # Held
     cdef int rows
@@ -121,7 +123,7 @@ cdef class Group:
 
 
 cdef class Unit:
-    """Writes of one group in a batch: one INSERT merged of them, or their statements one behind the other."""
+    """Writes of one group in a batch: one statement merged of them, or their statements one behind the other."""
     cdef readonly Group group
     cdef readonly list members      # Held
     cdef int method                 # Method
@@ -142,6 +144,9 @@ cdef class Unit:
     cdef bint asks                  # MariaDB, in a pipeline: LAST_INSERT_ID() is asked for behind each member, …
     cdef list ids                   # … and was answered so; merged: behind all, and ``first_id`` is the answer
     cdef uint64_t first_id          # MariaDB, merged: id of the first row
+    cdef list keys                  # M_KEYS: each member's, as its literal …
+    cdef int affected               # … and what each is answered: rows affected, …
+    cdef int changed                # … and changed
 
     def __init__(self, Group group, list members, int flush_reason, double opened, Py_ssize_t size):
         self.group = group
@@ -191,6 +196,7 @@ cdef class Batch:
     cdef Buffer response            # what the dialect keeps of the answer
     cdef Buffer ends                # pipeline: where each write's part of ``response`` ends, as Py_ssize_t
     cdef uint32_t status            # MariaDB: status flags of the answer
+    cdef Unit plain                 # its one unit before that was taken apart by keys; None: it was not
 
     def __init__(self, list units):
         self.units = units

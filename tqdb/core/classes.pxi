@@ -9,6 +9,14 @@ cdef enum FactsState:
     T_OPEN              # writes may be batched
     T_REFUSED           # the table, or the sessions, do not allow it
 
+cdef enum KeyKind:
+    # of the literal that names the row that an UPDATE changes
+    KEY_NONE = 0        # none is known to name one row at most
+    KEY_NUMBER
+    KEY_STRING
+
+KEY_KINDS = ("", "number", "string")
+
 
 cdef class TableFacts:
     """What the catalogue said of one table, for statements that name the same columns and functions."""
@@ -26,6 +34,7 @@ cdef class TableFacts:
     cdef double due                 # when all are likely to be answered
     cdef list waiting               # groups whose writes wait for the catalogue's answer
     cdef bint multi_row             # rows may be merged into one INSERT
+    cdef int key                    # KeyKind: updates that differ in it may be one statement
     cdef double wait_limit          # seconds that a write of these sessions may be held at most
     cdef int id_step                # distance of consecutive insert ids, 0 without an auto-increment column
     cdef Py_ssize_t byte_limit      # what the server takes in one statement, 0: no limit of its own

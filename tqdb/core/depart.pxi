@@ -197,6 +197,7 @@ cdef class Departing(Asking):
             unit = <Unit>item
             unit.group.last_leader = leader
             unit.method = M_MULTI_ROW if unit.group.merges() else M_PIPELINE
+        server.arrange(batch)
         server.batch = batch
         try:
             server.begin_batch(batch)

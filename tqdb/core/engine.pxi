@@ -4,6 +4,7 @@ cdef enum:
     MAX_TOGETHER = 3                # failures of a pipeline after which its members are halved
     MAX_STRIKES = 3                 # surprises in a row after which a group pauses until facts are asked again
     MAX_LOSSES = 1                  # connections lost under writes after which they go alone
+    MAX_IN_VAIN = 6                 # … in a row: a statement for many keys is tried again after 2 ** 6 - 1 batches
 
 cdef double SLOW_BATCH_SECONDS = 1.0     # a batch that takes longer is worth a line in the log
 cdef double MIXED_SECONDS = 0.2          # one of several groups' is slow that works longer
@@ -19,7 +20,7 @@ cdef class Engine(Departing):
     ``row_count_sql(sql, rows)`` -> the statement with ROW_COUNT() replaced, or None;
     ``probe_sql(dialect, verdict)`` -> the first question for the catalogue;
     ``judge(dialect, verdict, rows, state)`` -> ``(ok, reason_name, multi_row, id_step, byte_limit, wait_limit,
-    settings, schema, why)``, or the next question and what is to be given with its rows, ``(sql, state)``; ``state`` is
+    settings, schema, why, key)``, or the next question and what is to be given with its rows, ``(sql, state)``; ``state`` is
     None with the first; NotImplemented: not just now, as if the catalogue had not answered;
     ``session_sql(dialect, settings, version)`` -> the question what a session is like, ``(sql, state)``;
     ``judge_session(dialect, rows, state)`` -> ``(refused, digest, reading, idle_limit, schemas)``, or ``(sql, state)``;
@@ -116,12 +117,14 @@ cdef class Engine(Departing):
 
     cdef int tell_outcomes(self) except -1:
         cdef list todo = self.outcomes
+        cdef list units
         cdef Batch batch
         self.outcomes = []
         for item in todo:
             batch = <Batch>item
             self.batches_running -= 1
             (<ServerConn>batch.server).batch = None
+            units = batch.units
             try:
                 if batch.lost:
                     self.tell_lost(batch)
@@ -135,7 +138,7 @@ cdef class Engine(Departing):
                     if (<Held>member).where is batch:
                         self.end_member(<Member>(<Held>member).owner, not batch.failed)
             self.server_free(<ServerConn>batch.server)
-            for unit in batch.units:
+            for unit in units:
                 self.ended((<Unit>unit).group)
         return 0
 
@@ -168,6 +171,8 @@ cdef class Engine(Departing):
             unit = <Unit>one
             qtype = (<Held>unit.members[0]).qtype
             unit.group.strikes = 0
+            if unit.method == M_KEYS:
+                unit.group.in_vain = 0
             stats.methods[unit.method] += 1
             observe_size(&stats.batch_size[qtype], unit.nwrites)
             observe_seconds(&stats.batch_latency[qtype], seconds)
@@ -181,7 +186,7 @@ cdef class Engine(Departing):
                 member.coming.answered = self.now
                 self.expect(member)
                 member.answered(batch)
-        if len(batch.units) > 1 and batch.worked - batch.sent > MIXED_SECONDS:
+        if len(batch.units) > 1 and batch.plain is None and batch.worked - batch.sent > MIXED_SECONDS:
             # none of them by itself: see ``MIXED_MS``
             for one in batch.units:
                 self.keep_apart((<Unit>one).group, SUM_SECONDS)
@@ -200,6 +205,8 @@ cdef class Engine(Departing):
         cdef list units = []
         cdef list usable
         batch.losses += 1
+        if batch.plain is not None:
+            batch.units = [batch.plain]
         for one in batch.units:
             unit = <Unit>one
             usable = []
@@ -239,6 +246,8 @@ cdef class Engine(Departing):
         cdef bint stalls
         self.stats.retries[batch.cause] += 1
         (<ServerConn>batch.server).rolled_back(batch)
+        if batch.plain is not None:
+            return self.retry_plainly(batch)
         for one in batch.units:
             unit = <Unit>one
             if unit.failed or not mixed:
@@ -269,6 +278,24 @@ cdef class Engine(Departing):
         for one in rest:
             self.part([one], batch)
         return 0
+
+    cdef int retry_plainly(self, Batch batch) except -1:
+        """One statement for many keys was not what its writes are alone: they go one by one, and so do the next for a while.
+
+        Who waits for a lock that one row needs waits for that only once.
+        """
+        cdef Unit unit = batch.plain
+        cdef Group group = unit.group
+        cdef list usable = []
+        group.in_vain = MAX_IN_VAIN if batch.cause == RC_TIMEOUT else min(group.in_vain + 1, <int>MAX_IN_VAIN)
+        group.spared = (1 << group.in_vain) - 1
+        for item in unit.members:
+            member = <Member>(<Held>item).owner
+            if (<Member>member).usable():
+                usable.append(item)
+            else:
+                self.end_member(<Member>member, False)
+        return self.part([unit.of(usable)] if usable else [], batch)
 
     cdef int note_failure(self, Unit unit, Batch batch) except -1:
         cdef Group group = unit.group

@@ -127,6 +127,15 @@ cdef class MyAnswer:
             self.warnings = le16(q + i + 2)
         return 0
 
+    cdef bytes info(self, const char* q, Py_ssize_t n):
+        """What the OK packet just read says in words, b"" if nothing."""
+        cdef uint64_t length = 0
+        cdef Py_ssize_t i = self.status_at + 4
+        if not self.status_at or i >= n:
+            return b""
+        i += read_lenenc(q + i, n - i, &length)
+        return q[i:i + <Py_ssize_t>length] if length <= <uint64_t>(n - i) else b""
+
     cdef int read_eof(self, const char* q, Py_ssize_t n) except -1:
         self.affected = self.insert_id = 0
         self.status_at = 0

@@ -32,6 +32,22 @@ cdef class MyBatchServer(MySplitServer):
         """A batch of several groups takes two turns more than one INSERT: single writes are sooner done alone."""
         return nwrites >= 2 * units
 
+    cdef int arrange(self, Batch batch) except -1:
+        """Updates of a group that differ in the row's key only are one statement, unless that was in vain of late."""
+        cdef Unit unit = <Unit>batch.units[0]
+        cdef list units
+        if not unit.group.facts.key or len(batch.units) > 1 or batch.attempt or batch.losses:
+            return 0
+        if unit.group.spared:
+            unit.group.spared -= 1
+            return 0
+        units = keyed_units(unit)
+        if units is not None:
+            batch.plain = unit
+            batch.units = units
+            batch.count()
+        return 0
+
     cdef int begin_batch(self, Batch batch) except -1:
         """What opens the transaction, with a lone merged INSERT in one send; COMMIT follows once the answer is right.
 
@@ -42,7 +58,7 @@ cdef class MyBatchServer(MySplitServer):
         cdef Unit unit
         for item in batch.units:
             unit = <Unit>item
-            unit.step = unit.group.facts.id_step
+            unit.step = unit.group.facts.id_step if unit.method != M_KEYS else 0
         unit = <Unit>batch.units[0]
         self.piped = len(batch.units) > 1 or unit.method == M_PIPELINE
         if self.piped:
@@ -54,12 +70,12 @@ cdef class MyBatchServer(MySplitServer):
         if not self.my.insert_id_known and not self.my.id_kept:
             self.send_ignored(MY_KEEP_ID)
         self.send(MY_BEGIN, 2)
-        self.put_insert(unit, MY_LOCK_WAIT)
+        self.put_one(unit, MY_LOCK_WAIT)
         batch.commit_at = self.out.position()       # should BEGIN be refused, the INSERT commits by itself
         return 0
 
-    cdef int put_insert(self, Unit unit, bytes settings) except -1:
-        """One INSERT of the unit's rows, with settings for it alone."""
+    cdef int put_one(self, Unit unit, bytes settings) except -1:
+        """The unit's writes as one statement, with settings for it alone."""
         cdef Buffer out = self.out
         cdef Py_ssize_t start = out.size()
         out.append(b"\0\0\0\0\3", MY_HEADER + 1)
@@ -67,7 +83,9 @@ cdef class MyBatchServer(MySplitServer):
         if unit.step:
             out.append_bytes(b", " + MY_ID_STEP % (unit.step, unit.step))
         out.append(b" FOR ", 5)
-        if unit.group.shape.form == FORM_BOUND:
+        if unit.method == M_KEYS:
+            put_keyed(out, unit)
+        elif unit.group.shape.form == FORM_BOUND:
             self.put_executions(unit)
         else:
             self.put_merged(unit)
@@ -154,7 +172,7 @@ cdef class MyBatchServer(MySplitServer):
                 self.put_pipeline(unit)
                 answers += unit.nwrites + (len(unit.members) if unit.asks else 0)
                 continue
-            self.put_insert(unit, MY_MIXED)
+            self.put_one(unit, MY_MIXED if batch.plain is None else MY_LOCK_WAIT)
             answers += 1
             if unit.asks:
                 self.out.append_bytes(MY_LAST_ID)
@@ -292,7 +310,7 @@ cdef class MyBatchServer(MySplitServer):
                 self.asking = unit.asks
         if not self.answer.done or self.asking:
             return 0
-        if unit.method == M_MULTI_ROW or unit.answered == unit.nwrites:
+        if unit.method != M_PIPELINE or unit.answered == unit.nwrites:
             batch.end_unit()
         if batch.at < len(batch.units):
             return 0
@@ -384,15 +402,28 @@ cdef class MyBatchServer(MySplitServer):
             unit.tail = p[MY_HEADER:MY_HEADER + length]
             if not batch.failed and unit.answer_rows != unit.rows:
                 batch.fail_unit(RC_MISMATCH)
+        elif kind == PK_OK and unit.method == M_KEYS:
+            if not self.read_keyed(unit, p + MY_HEADER, length):
+                batch.fail_unit(RC_MISMATCH)
         elif kind == PK_OK:
             unit.first_id = answer.insert_id
             if (unit.step != 0) != (answer.insert_id != 0):
                 batch.fail_table(RC_MISMATCH)
             if answer.affected != <uint64_t>unit.rows:
                 batch.fail_unit(RC_MISMATCH)
+            elif unit.rows > unit.nwrites and answer.info(p + MY_HEADER, length) != INSERTED % unit.rows:
+                batch.fail_table(RC_MISMATCH)       # in another language
         if answer.done and not answer.failed and answer.warnings:
             batch.fail_unit(RC_WARNING)
         return 0
+
+    cdef bint read_keyed(self, Unit unit, const char* p, Py_ssize_t n) except -1:
+        """Whether an OK packet of ``n`` bytes says that every key has found a row, and all were changed or none."""
+        cdef bytes said = self.answer.info(p, n)
+        unit.changed = said != MATCHED % (unit.nwrites, 0)
+        unit.affected = self.answer.affected != 0
+        return (self.answer.affected == <uint64_t>(unit.affected * unit.nwrites)
+                and said == MATCHED % (unit.nwrites, unit.changed * unit.nwrites))
 
     cdef int rolled_back(self, Batch batch) except -1:
         """The rows in front of the one that made a merged INSERT fail have changed LAST_INSERT_ID() there."""

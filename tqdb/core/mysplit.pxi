@@ -43,6 +43,8 @@ cdef class MySplitServer(SessionServer):
             unit = <Unit>item
             if unit.method == M_PIPELINE:
                 self.split_pipeline(batch, unit, &at, status)
+            elif unit.method == M_KEYS:
+                self.split_keyed(unit, status)
             else:
                 self.split_insert(batch, unit, &at, status)
         return 0
@@ -92,7 +94,7 @@ cdef class MySplitServer(SessionServer):
                         unit, session, w.rows, batch.response.ptr() + head, batch.response.ptr(), at.byte, insert_id,
                         own)
                 elif not session.closing:
-                    self.answer_ok(session, w.rows, insert_id, own)
+                    self.answer_ok(session, w.rows, insert_id, own, INSERTED % w.rows if w.rows > 1 else b"")
                 if not session.closing:
                     self.close_answer(session, w, status)
                 if step:
@@ -100,6 +102,22 @@ cdef class MySplitServer(SessionServer):
                     insert_id += step * <uint64_t>w.rows
             w = held.writes + held.nwrites - 1
             session.was_batched(0 if w.closing else -1 if unit.head_bytes else w.rows)
+            session.status = status
+            session.status_unknown = False
+        return 0
+
+    cdef int split_keyed(self, Unit unit, uint32_t status) except -1:
+        cdef MySession session
+        cdef Write* w
+        cdef bytes said = MATCHED % (1, unit.changed)
+        for item in unit.members:
+            session = <MySession>(<Held>item).owner
+            w = (<Held>item).writes
+            if not session.closing:
+                self.open_answer(session, w, status)
+                self.answer_ok(session, unit.affected, 0, status_of(w, status), said)
+                self.close_answer(session, w, status)
+            session.was_batched(0 if w.closing else unit.affected)
             session.status = status
             session.status_unknown = False
         return 0
@@ -164,10 +182,10 @@ cdef class MySplitServer(SessionServer):
             n -= MY_HEADER + length
         return 0
 
-    cdef int answer_ok(self, MySession session, int rows, uint64_t insert_id, uint32_t status) except -1:
+    cdef int answer_ok(self, MySession session, int rows, uint64_t insert_id, uint32_t status, bytes info) except -1:
         cdef char[32] w
         cdef int n = MY_HEADER
-        cdef bytes info
+        cdef Py_ssize_t said = PyBytes_GET_SIZE(info)
         w[n] = MARK_OK
         n += 1
         n += write_lenenc(w + n, rows)
@@ -176,16 +194,12 @@ cdef class MySplitServer(SessionServer):
         w[n + 1] = <char>(status >> 8)
         w[n + 2] = w[n + 3] = 0
         n += 4
-        if rows == 1:
-            put_packet_header(w, n - MY_HEADER, self.seq)
-            self.seq += 1
-            return session.out.append(w, n)
-        info = b"Records: %d  Duplicates: 0  Warnings: 0" % rows
-        put_packet_header(w, n - MY_HEADER + 1 + len(info), self.seq)
+        if said:
+            n += write_lenenc(w + n, said)
+        put_packet_header(w, n - MY_HEADER + said, self.seq)
         self.seq += 1
         session.out.append(w, n)
-        session.out.append_bytes(bytes((len(info),)) + info)
-        return 0
+        return session.out.append_bytes(info)
 
     cdef Py_ssize_t split_rows(self, Unit unit, MySession session, int rows, const char* head, const char* p,
                                Py_ssize_t at, uint64_t insert_id, uint32_t status) except -1:

@@ -23,6 +23,9 @@ cdef bytes MY_PIPELINE_BEGIN = my_command(
 cdef bytes MY_PIPELINE_END = my_command(
     COM_QUERY, b"SET autocommit = 1, innodb_lock_wait_timeout = @tqdb_lock_wait, "
     b"@tqdb_last_id = LAST_INSERT_ID(@tqdb_last_id)")
+# what OK packets say in words
+cdef bytes INSERTED = b"Records: %d  Duplicates: 0  Warnings: 0"
+cdef bytes MATCHED = b"Rows matched: %d  Changed: %d  Warnings: 0"
 cdef bytes MY_COMMIT = my_command(COM_QUERY, b"COMMIT")
 cdef bytes MY_ROLLBACK = my_command(COM_QUERY, b"ROLLBACK")
 # VALUES leaves FOUND_ROWS() as it is

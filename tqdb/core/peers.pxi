@@ -14,6 +14,10 @@ cdef class ServerConn(Endpoint):
         """Sends the batch's members as one transaction and takes it through its phases, to ``engine.over``."""
         return 0
 
+    cdef int arrange(self, Batch batch) except -1:
+        """Takes the batch's unit apart, where some of its writes can be one statement."""
+        return 0
+
     cdef int split(self, Batch batch) except -1:
         """Writes every member's own answer into its session's ``out``; nothing of it stays on the connection."""
         return 0

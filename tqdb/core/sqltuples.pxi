@@ -134,6 +134,7 @@ cdef Py_ssize_t scan_skeleton(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int 
             if j < 0:
                 return -1
             if cls == CC_DQUOTE and dialect == MY:
+                s.nliterals = MAX_LITERALS + 1
                 _skeleton_put(s, <const uint8_t*>b'"?"', 3)
             else:
                 _skeleton_put(s, p + i, j - i)

@@ -62,9 +62,10 @@ FLUSH_REASONS = ("full", "bytes", "deadline", "idle", "nobody_left", "together",
 cdef enum Method:
     M_MULTI_ROW = 0     # one INSERT with everybody's rows
     M_PIPELINE          # everybody's own statement in one transaction
+    M_KEYS              # one UPDATE with the keys of everybody's rows
     M_COUNT
 
-METHODS = ("multi_row", "pipeline")
+METHODS = ("multi_row", "pipeline", "keys")
 
 cdef enum RetryCause:
     RC_ERROR = 0
@@ -230,7 +231,7 @@ cdef class Stats:
     cdef SecondsHistogram[6] batch_latency
     cdef public uint64_t database_queries
     cdef public uint64_t batches
-    cdef uint64_t[2] methods
+    cdef uint64_t[3] methods
     cdef public double current_delay_ms
     cdef uint64_t[2] hint_errors
     cdef uint64_t[2] protocol_errors
