@@ -76,6 +76,7 @@ class MariaDBGrammar(Grammar):
             lambda: ("INSERT INTO t (id, a, b) VALUES (?, ?, ?)", [n(), self.number(), word()]),
             lambda: ("INSERT INTO auto (owner, v) VALUES (?, ?)", [key, self.number()]),
             lambda: ("INSERT INTO t (id, a, b) VALUES (?, ?, ?) RETURNING id, b", [n(), self.number(), word()]),
+            lambda: ("UPDATE counters SET n = n + 1 WHERE id = ?", [self.base]),
             lambda: ("INSERT INTO t (id, a) VALUES (?, ?), (?, ?)", [n(), self.number(), n(), self.number()]),
             lambda: ("INSERT INTO t (id, a, b) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE b = CONCAT(VALUES(b), '!')",
                      [n(), self.number(), word()]),
@@ -83,6 +84,7 @@ class MariaDBGrammar(Grammar):
             lambda: ("REPLACE INTO t (id, a) VALUES (?, ?)", [n(), self.number()]),
             lambda: ("UPDATE counters SET n = n + ? WHERE id = ?", [self.rng.randint(1, 9), self.base]),
             lambda: ("UPDATE counters SET n = n WHERE id = ?", [self.base]),
+            lambda: ("UPDATE t SET a = 7 WHERE id = ?", [n()]),
             lambda: ("DELETE FROM t WHERE id = ?", [n()]),
             lambda: ("DELETE FROM t WHERE id = ? RETURNING a, b", [n()]),
             lambda: ("INSERT INTO changed (id, v) VALUES (?, ?)", [n(), self.rng.choice((1, 2, 500))]),
@@ -100,7 +102,7 @@ class MariaDBGrammar(Grammar):
             lambda: ("INSERT INTO isam (id, v) VALUES (?, ?)", [n(), 1]),
         )
         choice = self.rng.choice(shapes)
-        return forms[choice % 3 if choice % 2 else choice % len(forms)]()
+        return forms[choice % 5 if choice % 2 else choice % len(forms)]()
 
     def text(self, sql: str, values: list) -> dict:
         """The write as COM_QUERY."""

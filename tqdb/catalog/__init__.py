@@ -24,9 +24,9 @@ class Facts:
     session's own; ``id_step``: distance of consecutive insert ids, 0 without an auto-increment column;
     ``byte_limit``: what the server takes in one statement, 0 for no limit; ``why``: the same in words;
     ``settings``: names, in lower case, of those that the write reads, which must be the same in all sessions;
-    ``schema``: where PostgreSQL has found the table, None: not told; ``key``: the kind of literal, ``number`` or
-    ``string``, by which the verdict's ``key`` names one row at most, "": it does not, or what follows from a row's change
-    is more than that.
+    ``schema``: where PostgreSQL has found the table, None: not told; ``key``: the kind of literal by
+    which the verdict's ``key`` names one row at most, ``number`` or ``string``; "": it does not, or a row's change may
+    do more than that.
     """
 
     ok: bool

@@ -20,8 +20,8 @@ cdef class Engine(Departing):
     ``row_count_sql(sql, rows)`` -> the statement with ROW_COUNT() replaced, or None;
     ``probe_sql(dialect, verdict)`` -> the first question for the catalogue;
     ``judge(dialect, verdict, rows, state)`` -> ``(ok, reason_name, multi_row, id_step, byte_limit, wait_limit,
-    settings, schema, why, key)``, or the next question and what is to be given with its rows, ``(sql, state)``; ``state`` is
-    None with the first; NotImplemented: not just now, as if the catalogue had not answered;
+    settings, schema, why, key)``, or the next question and what is to be given with its rows, ``(sql, state)``;
+    ``state`` is None with the first; NotImplemented: not just now, as if the catalogue had not answered;
     ``session_sql(dialect, settings, version)`` -> the question what a session is like, ``(sql, state)``;
     ``judge_session(dialect, rows, state)`` -> ``(refused, digest, reading, idle_limit, schemas)``, or ``(sql, state)``;
     ``candidates(session)``, ``first_rule(numbers, shape, schemas)``: see ``Rulebook``;
@@ -280,9 +280,9 @@ cdef class Engine(Departing):
         return 0
 
     cdef int retry_plainly(self, Batch batch) except -1:
-        """One statement for many keys was not what its writes are alone: they go one by one, and so do the next for a while.
+        """One statement for many keys was not what its writes are alone: they go one by one.
 
-        Who waits for a lock that one row needs waits for that only once.
+        So do the group's next, for a while: the longer, the more often that was so, or where a lock was waited for.
         """
         cdef Unit unit = batch.plain
         cdef Group group = unit.group

@@ -1,7 +1,8 @@
 # MariaDB/MySQL: updates that differ in nothing but the key of their row, as one statement with a list of keys.
 #
-# The table's facts say that a key names one row at most. So where as many rows were found as there are keys each write has
-# found its own, and the server has done to rows one by one, in the order of the key, what the statements would have done.
+# The table's facts say that a key names one row at most. So where as many rows were found as there are keys each write
+# has found its own, and the server has done to rows one by one, in the order of the key, what the statements would have
+# done.
 
 cdef enum:
     FEWEST_KEYED = 4            # writes, below which one statement gains too little
@@ -112,7 +113,7 @@ cdef list keyed_units(Unit unit):
     cdef const char* sql
     cdef Py_ssize_t start, end
     cdef bytes key, others
-    cdef dict alike = {}            # what else the writes say -> [(keys, members)]: a row's second write is in the second
+    cdef dict alike = {}            # what else the writes say -> [(keys, members)]: a row's second write in the second
     cdef list statements
     cdef list rest = []
     cdef list units = []
@@ -200,7 +201,7 @@ cdef bint may_be_keyed(Unit unit) except -1:
 cdef int put_keyed(Buffer out, Unit unit) except -1:
     """The first write's statement for the keys of all.
 
-    By the key's index, however few rows there are besides: who looks through the table locks rows that nobody asked for.
+    By the key's index, however few rows there are: who looks through the table locks rows that nobody asked for.
     """
     cdef const char* text
     cdef Py_ssize_t n
