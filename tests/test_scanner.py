@@ -133,7 +133,23 @@ def test_tuples_are_cut_out():
     a, b = found["values"]
     assert sql[a:b] == b"( 1 , 'it''s; (a)' ), (-2.5e-3,NULL)"
     assert sql[found["text"][0]:found["text"][1]].startswith(b"INSERT") and sql[:found["text"][1]].endswith(b" a")
-    assert (found["ntuples"], found["ncols"], found["skeleton"]) == (2, 2, b"(?,?)")
+    assert (found["ntuples"], found["ncols"], found["skeleton"]) == (2, 2, b"(\n?\n,\n?\n)")
+    assert "complex" in found["flags"]
+
+
+def test_skeletons_tell_where_tokens_are_apart_and_not_by_what():
+    def skeleton(values: str) -> bytes:
+        return scan(b"INSERT INTO t VALUES " + values.encode(), "mariadb")["skeleton"]
+
+    assert skeleton("(f(1), 2)") == skeleton("(f(3),\t\r\n  'x')") == skeleton("(f(1), /* a */ 2)") == b"(f (?),\n?)"
+    apart = ("a<=1", "a< =1", "f(1)", "f (1)", "`a``b`", "`a` `b`", "5DIV b", "5 DIV b")
+    assert len({skeleton(f"({v})") for v in apart}) == len(apart)
+
+
+@pytest.mark.parametrize("dialect, ends", [("postgres", True), ("mariadb", False)])
+def test_a_carriage_return_ends_a_line_comment_of_postgresql(dialect, ends):
+    found = scan(b"UPDATE t SET a = 1 -- \r WHERE b = 2", dialect)
+    assert (found["text"][1] > 20) == ends
 
 
 def test_tuples_of_unlike_skeletons_are_complex():

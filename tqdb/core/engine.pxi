@@ -207,6 +207,7 @@ cdef class Engine(Departing):
         batch.losses += 1
         if batch.plain is not None:
             batch.units = [batch.plain]
+            self.note_in_vain(batch.plain.group, RC_CONNECTION)
         for one in batch.units:
             unit = <Unit>one
             usable = []
@@ -282,13 +283,11 @@ cdef class Engine(Departing):
     cdef int retry_plainly(self, Batch batch) except -1:
         """One statement for many keys was not what its writes are alone: they go one by one.
 
-        So do the group's next, for a while: the longer, the more often that was so, or where a lock was waited for.
+        So do the group's next, for a while.
         """
         cdef Unit unit = batch.plain
-        cdef Group group = unit.group
         cdef list usable = []
-        group.in_vain = MAX_IN_VAIN if batch.cause == RC_TIMEOUT else min(group.in_vain + 1, <int>MAX_IN_VAIN)
-        group.spared = (1 << group.in_vain) - 1
+        self.note_in_vain(unit.group, batch.cause)
         for item in unit.members:
             member = <Member>(<Held>item).owner
             if (<Member>member).usable():
@@ -296,6 +295,12 @@ cdef class Engine(Departing):
             else:
                 self.end_member(<Member>member, False)
         return self.part([unit.of(usable)] if usable else [], batch)
+
+    cdef int note_in_vain(self, Group group, int cause) except -1:
+        """Spares the group's next batches: the more, the more often in a row, and most where a lock was waited for."""
+        group.in_vain = MAX_IN_VAIN if cause == RC_TIMEOUT else min(group.in_vain + 1, <int>MAX_IN_VAIN)
+        group.spared = (1 << group.in_vain) - 1
+        return 0
 
     cdef int note_failure(self, Unit unit, Batch batch) except -1:
         cdef Group group = unit.group

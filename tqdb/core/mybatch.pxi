@@ -41,7 +41,7 @@ cdef class MyBatchServer(MySplitServer):
         if unit.group.spared:
             unit.group.spared -= 1
             return 0
-        units = keyed_units(unit)
+        units = keyed_units(unit, self.engine.max_bytes(unit.group) - BATCH_TEXT)
         if units is not None:
             batch.plain = unit
             batch.units = units
@@ -163,8 +163,11 @@ cdef class MyBatchServer(MySplitServer):
         for the server: where a statement may have made one, the function is asked behind it.
         """
         cdef Unit unit
+        cdef bytes settings = MY_MIXED
         cdef int answers = 0
         self.shortest = 0
+        if batch.plain is not None:
+            settings = MY_LOCK_WAIT         # for the first of several: whose rows the next ones want as well
         for item in batch.units:
             unit = <Unit>item
             unit.asks = unit.step != 0 and (<Held>unit.members[0]).qtype in (QT_INSERT, QT_REPLACE)
@@ -172,7 +175,9 @@ cdef class MyBatchServer(MySplitServer):
                 self.put_pipeline(unit)
                 answers += unit.nwrites + (len(unit.members) if unit.asks else 0)
                 continue
-            self.put_one(unit, MY_MIXED if batch.plain is None else MY_LOCK_WAIT)
+            self.put_one(unit, settings)
+            if batch.plain is not None and _MIXING(self.my.version) is not None:
+                settings = MY_NO_LOCK_WAIT
             answers += 1
             if unit.asks:
                 self.out.append_bytes(MY_LAST_ID)

@@ -100,10 +100,10 @@ cdef bytes bound_key(Held held, Shape shape):
     return out.take()
 
 
-cdef list keyed_units(Unit unit):
+cdef list keyed_units(Unit unit, Py_ssize_t limit):
     """The unit's writes as units of one statement each, and one with the rest; None: too few are alike.
 
-    Who sends several in a row keeps their order among the rest.
+    ``limit``: bytes of a statement. Who sends several in a row keeps their order among the rest.
     """
     cdef Shape shape = unit.group.shape
     cdef int kind = unit.group.facts.key
@@ -118,6 +118,8 @@ cdef list keyed_units(Unit unit):
     cdef list rest = []
     cdef list units = []
     cdef Unit one
+    if shape.form == FORM_BOUND and not shape.prefix.endswith(b"?"):
+        return None                 # its parameter is no key
     for item in unit.members:
         held = <Held>item
         key = None
@@ -158,8 +160,9 @@ cdef list keyed_units(Unit unit):
             one = unit.of(members)
             one.method = M_KEYS
             one.keys = list(keys)
-            if not may_be_keyed(one):
-                return None
+            if keyed_size(one) > limit:
+                rest += members
+                continue
             units.append(one)
     if not units:
         return None
@@ -191,11 +194,16 @@ cdef bint key_place(Unit unit, const char** text, Py_ssize_t* n, KeyPlace* place
     return find_places(text[0], n[0], place)
 
 
-cdef bint may_be_keyed(Unit unit) except -1:
+cdef Py_ssize_t keyed_size(Unit unit) except -1:
+    """Bytes of the unit's one statement; more than any has: there is none."""
     cdef const char* text
     cdef Py_ssize_t n
     cdef KeyPlace place
-    return key_place(unit, &text, &n, &place)
+    if not key_place(unit, &text, &n, &place):
+        return MY_MAX_PACKET
+    for key in unit.keys:
+        n += PyBytes_GET_SIZE(<bytes>key) + 1
+    return n
 
 
 cdef int put_keyed(Buffer out, Unit unit) except -1:

@@ -2,6 +2,7 @@
 
 cdef bytes MY_BEGIN = my_command(COM_QUERY, b"BEGIN")
 cdef bytes MY_LOCK_WAIT = b"innodb_lock_wait_timeout=1"
+cdef bytes MY_NO_LOCK_WAIT = b"innodb_lock_wait_timeout=0"
 # The ids of a merged INSERT are first + i * increment if the increment is what it was when the catalogue was asked. A
 # Galera node sets it anew before each statement (wsrep_auto_increment_control, THD::reset_for_next_command). So the
 # statement itself looks, and fails with an error (1690, out of range) if it is another. InnoDB gives a "simple insert",

@@ -28,7 +28,7 @@ cdef Py_ssize_t skip_blank(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int dia
             if i < 0:
                 return -1
         elif is_line_comment(p, i, n, dialect):
-            i = skip_line(p, i, n)
+            i = skip_line(p, i, n, dialect)
         else:
             break
     return i
@@ -45,7 +45,7 @@ cdef void read_hints(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int dialect, 
             parse_hint(p, i + 2, j - 2, s)
             i = j
         elif is_line_comment(p, i, n, dialect):
-            j = skip_line(p, i, n)
+            j = skip_line(p, i, n, dialect)
             parse_hint(p, i + 1, j, s)
             i = j
         else:

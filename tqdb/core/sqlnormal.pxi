@@ -49,7 +49,7 @@ cdef bytes normal_of(int dialect, bytes sql, bint backslash):
     cdef Py_ssize_t j
     s.flags = 0
     if scan_skeleton(<const uint8_t*>PyBytes_AS_STRING(sql), 0, PyBytes_GET_SIZE(sql), dialect, backslash, True,
-                     &s) < 0 or s.flags & F_COMPLEX:
+                     False, &s) < 0 or s.flags & F_COMPLEX:
         return None
     while i < s.nskeleton:
         c = <uint8_t>s.skeleton[i]

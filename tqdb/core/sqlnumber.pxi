@@ -38,7 +38,7 @@ cdef inline Py_ssize_t skip_comment(const uint8_t* p, Py_ssize_t i, Py_ssize_t n
     if p[i] == b"/" and i + 1 < n and p[i + 1] == b"*":
         j = skip_block_comment(p, i + 2, n, dialect == PG)
         return n if j < 0 else j
-    return skip_line(p, i, n) if is_line_comment(p, i, n, dialect) else i
+    return skip_line(p, i, n, dialect) if is_line_comment(p, i, n, dialect) else i
 
 
 cdef inline Py_ssize_t skip_literal(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int dialect, bint backslash,

@@ -156,7 +156,7 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
             i = j
             continue
         if (cls == CC_DASH or cls == CC_HASH) and is_line_comment(p, i, n, dialect):
-            j = skip_line(p, i, n)
+            j = skip_line(p, i, n, dialect)
             if statements == 0 and nth == 0:
                 parse_hint(p, i + 1, j, s)
             i = j
@@ -282,7 +282,7 @@ cdef int scan_sql(const uint8_t* p, Py_ssize_t n, int dialect, bint backslash, S
                 parse_hint(p, i + 2, j - 2, s)
                 i = j
             elif is_line_comment(p, i, n, dialect):
-                i = skip_line(p, i, n)
+                i = skip_line(p, i, n, dialect)
             else:
                 i += 1
     if s.flags & F_UNSURE:

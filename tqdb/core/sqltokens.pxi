@@ -52,8 +52,9 @@ cdef Py_ssize_t skip_block_comment(const uint8_t* p, Py_ssize_t i, Py_ssize_t n,
     return -1
 
 
-cdef inline Py_ssize_t skip_line(const uint8_t* p, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
-    while i < n and p[i] != b"\n" and p[i] != b"\r":
+cdef inline Py_ssize_t skip_line(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int dialect) noexcept nogil:
+    """The end of a line comment: to MariaDB a carriage return is none."""
+    while i < n and p[i] != b"\n" and (p[i] != b"\r" or dialect == MY):
         i += 1
     return i
 
@@ -88,7 +89,7 @@ cdef Py_ssize_t skip_single_quoted(const uint8_t* p, Py_ssize_t i, Py_ssize_t n,
                 other_line = other_line or p[k] == b"\n" or p[k] == b"\r"
                 k += 1
             elif is_line_comment(p, k, n, PG):
-                k = skip_line(p, k, n)
+                k = skip_line(p, k, n, PG)
             else:
                 break
         if k >= n or p[k] != b"'" or not other_line:

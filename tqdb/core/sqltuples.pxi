@@ -3,6 +3,8 @@
 cdef enum:
     MAX_LITERALS = 16
 
+cdef const char* GAP = b"\n"        # no token but a quoted name has one
+
 cdef inline void _skeleton_put(Scan* s, const uint8_t* p, Py_ssize_t n) noexcept nogil:
     if s.nskeleton + n + 1 > MAX_SKELETON:
         s.flags |= F_COMPLEX
@@ -19,11 +21,12 @@ cdef inline void _literal_at(Scan* s, Py_ssize_t start, Py_ssize_t end) noexcept
 
 
 cdef Py_ssize_t scan_skeleton(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int dialect, bint backslash,
-                              bint whole, Scan* s) noexcept nogil:
+                              bint whole, bint gaps, Scan* s) noexcept nogil:
     """Writes the skeleton of the tuple at p[i] ("("), or of the whole statement up to n; returns its end, or -1.
 
-    The skeleton is the text with literals as "?" and everything else as it stands, blanks left out: two
-    texts of one skeleton differ in literal values only.
+    The skeleton is the text with literals as "?" and everything else as it stands: two texts of one skeleton differ in
+    literal values only. What stands between tokens, blanks and comments, is GAP there, or with no ``gaps`` nothing:
+    whether anything does may decide what they are (``! =``, a function's name and its parenthesis).
     """
     cdef int depth = 0
     cdef int cls
@@ -33,6 +36,7 @@ cdef Py_ssize_t scan_skeleton(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int 
     cdef Py_ssize_t name = -1           # where the name begins that this token stands behind
     cdef Py_ssize_t name_end = 0
     cdef Py_ssize_t sign = -1           # where the sign stands that belongs to this literal
+    cdef Py_ssize_t token = i           # one past the token before
     s.nskeleton = 0
     s.nliterals = 0
     while i < n:
@@ -40,6 +44,22 @@ cdef Py_ssize_t scan_skeleton(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int 
         if cls == CC_SPACE:
             i += 1
             continue
+        if cls == CC_DASH and is_line_comment(p, i, n, dialect) or (cls == CC_HASH and dialect == MY):
+            if not whole:
+                s.flags |= F_COMPLEX
+            i = skip_line(p, i, n, dialect)
+            continue
+        if cls == CC_SLASH and i + 1 < n and p[i + 1] == b"*":
+            if not whole:
+                s.flags |= F_COMPLEX
+            if dialect == MY and is_executable_comment(p, i, n):
+                s.flags |= F_EXEC_COMMENT
+            i = skip_block_comment(p, i + 2, n, dialect == PG)
+            if i < 0:
+                return -1
+            continue
+        if gaps and i > token and s.nskeleton:
+            _skeleton_put(s, <const uint8_t*>GAP, 1)
         if name >= 0:
             if cls == CC_LPAREN and not whole and not is_harmless_call(p, name, name_end, dialect):
                 s.flags |= F_OPAQUE
@@ -95,6 +115,7 @@ cdef Py_ssize_t scan_skeleton(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int 
                     s.nliterals = MAX_LITERALS + 1
                     _skeleton_put(s, <const uint8_t*>b"?", 1)
                     value_starts = False
+                    token = i
                     continue
                 name = i
                 name_end = j
@@ -104,19 +125,6 @@ cdef Py_ssize_t scan_skeleton(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int 
                 CHAR_CLASS[p[i + 1]] == CC_DIGIT or p[i + 1] == b"."):
             sign = i
             i += 1
-        elif cls == CC_DASH and is_line_comment(p, i, n, dialect) or (
-                cls == CC_HASH and dialect == MY):
-            if not whole:
-                s.flags |= F_COMPLEX
-            i = skip_line(p, i, n)
-        elif cls == CC_SLASH and i + 1 < n and p[i + 1] == b"*":
-            if not whole:
-                s.flags |= F_COMPLEX
-            if dialect == MY and is_executable_comment(p, i, n):
-                s.flags |= F_EXEC_COMMENT
-            i = skip_block_comment(p, i + 2, n, dialect == PG)
-            if i < 0:
-                return -1
         elif cls == CC_DOLLAR and dialect == PG:
             j = skip_dollar_quoted(p, i, n)
             if j < 0:
@@ -147,6 +155,7 @@ cdef Py_ssize_t scan_skeleton(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int 
             _skeleton_put(s, p + i, 1)
             value_starts = whole and p[i] == b"="
             i += 1
+        token = i
     return n if whole and depth == 0 else -1
 
 
@@ -154,7 +163,7 @@ cdef inline int scan_whole(const uint8_t* p, Scan* s, int dialect) noexcept nogi
     """Puts the skeleton of the whole scanned statement into ``s``; -1 if it has none."""
     # F_COMPLEX is for tuples; here it tells of a skeleton that is too long, or of an unclear string
     s.flags &= ~F_COMPLEX
-    if scan_skeleton(p, s.text_start, s.text_end, dialect, s.backslash, True, s) < 0 or s.flags & F_COMPLEX:
+    if scan_skeleton(p, s.text_start, s.text_end, dialect, s.backslash, True, True, s) < 0 or s.flags & F_COMPLEX:
         return -1
     return 0
 
@@ -167,7 +176,7 @@ cdef Py_ssize_t scan_tuples(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int di
     cdef char[2048] first
     cdef int ncols
     s.values_start = i
-    i = scan_skeleton(p, i, n, dialect, backslash, False, s)
+    i = scan_skeleton(p, i, n, dialect, backslash, False, True, s)
     if i < 0:
         return -1
     s.first_end = s.values_end = i
@@ -187,7 +196,7 @@ cdef Py_ssize_t scan_tuples(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int di
             return i
         if s.ntuples == 1:
             memcpy(first, s.skeleton, nfirst)
-        i = scan_skeleton(p, j, n, dialect, backslash, False, s)
+        i = scan_skeleton(p, j, n, dialect, backslash, False, True, s)
         if i < 0:
             return -1
         if s.nskeleton != nfirst or memcmp(first, s.skeleton, nfirst) != 0:
@@ -236,7 +245,7 @@ cdef bytes short_literals(const char* text, Py_ssize_t n, int dialect, bint back
         elif p[i] == b"/" and i + 1 < n and p[i + 1] == b"*":
             j = skip_block_comment(p, i + 2, n, dialect == PG)
         elif is_line_comment(p, i, n, dialect):
-            j = skip_line(p, i, n)
+            j = skip_line(p, i, n, dialect)
         elif CHAR_CLASS[p[i]] == CC_DIGIT:
             j = skip_number(p, i, n)
             if j - i > SHORT_LITERAL:
