@@ -366,14 +366,14 @@ def test_postgres_session_opt_in(postgres, proxy, pg, table, how):
     admin.execute(f"CREATE TABLE {table} (a int)")
 
     def work(k):
-        options = "-c tqdb.max_wait_ms=20" if how == "option" else ""
+        options = "-c tqdb.max_wait_ms=200" if how == "option" else ""
         with psycopg.connect(postgres.dsn(proxy.postgres_port), autocommit=True, options=options) as c:
             if how == "set":
-                c.execute("SET tqdb.max_wait_ms = 20")
+                c.execute("SET tqdb.max_wait_ms = 200")
             elif how == "set_config":
-                c.execute("SELECT set_config('tqdb.max_wait_ms', '20', false)")
+                c.execute("SELECT set_config('tqdb.max_wait_ms', '200', false)")
             elif how == "extended":
-                c.execute("SET tqdb.max_wait_ms TO '20'", binary=True)
+                c.execute("SET tqdb.max_wait_ms TO '200'", binary=True)
             for n in range(10):
                 c.execute(f"INSERT INTO {table} VALUES (%s)", (n,))
             for n in range(3):
