@@ -37,7 +37,7 @@ from tests.raw import RawMariaDB, RawPostgres
 pytestmark = pytest.mark.undisturbed
 
 LONGEST = 0.1           # seconds: what no turn of the loop may take
-QUIET = 0.4             # seconds without an answer after which nothing more is expected
+QUIET = 2 * LONGEST     # seconds without an answer after which nothing more is expected
 PATIENCE = 60           # seconds that a kind may take to be sent and answered
 
 

@@ -269,10 +269,7 @@ class Wire:
 
     def step(self, links: list[Link] | None = None) -> bool:
         """The first step that can be made; False if none can."""
-        for link in links or self.links:
-            if link.step(self.amount):
-                return True
-        return False
+        return any(link.step(self.amount) for link in links or self.links)
 
     def run(self, links: list[Link] | None = None, until: Callable[[], bool] = lambda: False) -> bool:
         """Steps until ``until`` is true, which is returned, or nothing moves."""
