@@ -16,7 +16,15 @@ import psutil
 import psycopg
 import pytest
 
+from tqdb.load import servers
 from tqdb.load.servers import MariaDB, Postgres, Proxy
+
+
+def pytest_configure(config):
+    """Each of pytest-xdist's workers has ports of its own: nobody may listen yet on one that another was given."""
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        servers.PORTS = servers.PORTS[int(worker["workerid"].removeprefix("gw"))::worker["workercount"]]
 
 
 def tqdb_command() -> list[str]:

@@ -193,8 +193,8 @@ class TlsProxy(ProxyUnderTest):
     """A proxy whose sections get ``client`` (of the protocols) and ``server`` (of the backends) as keys."""
 
     def __init__(self, postgres=None, mariadb=None, client: dict | None = None, server: dict | None = None,
-                 config: str = ""):
-        super().__init__(postgres, mariadb, tqdb_command(), config)
+                 config: str = "", command: list[str] | None = None):
+        super().__init__(postgres, mariadb, command, config)
         self.write(client or {}, server or {})
 
     def write(self, client: dict, server: dict) -> None:
@@ -230,7 +230,7 @@ def tls_proxies(certificates, tls_postgres, tls_mariadb):
         if key not in made:
             more = {"tls_client_ca": certificates.ca} if key[0] else {}
             made[key] = TlsProxy(tls_postgres, tls_mariadb, to_clients(certificates, **more),
-                                 to_servers(certificates, server)).start()
+                                 to_servers(certificates, server), command=tqdb_command()).start()
         return made[key]
 
     yield get
@@ -242,7 +242,7 @@ def tls_proxies(certificates, tls_postgres, tls_mariadb):
 
 @pytest.fixture
 def start_tls_proxy():
-    """Makes proxies of the test's own, as ``TlsProxy``."""
+    """Makes proxies of the test's own, as ``TlsProxy``; as those of ``start_proxy``, they are this checkout's."""
     started = []
 
     def make(**options):

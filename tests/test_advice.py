@@ -10,12 +10,21 @@ import psycopg
 import pytest
 
 from tests.crowd import together
+from tests.fix_servers import ProxyUnderTest, tqdb_command
 from tests.wait import wait_for
 from tqdb.load import messages
 from tqdb.load.targets import Target
 from tqdb.load.writers import Writers
 
 SECRET = "s3cr3t"
+
+
+@pytest.fixture(scope="module")
+def proxy(postgres, mariadb):
+    """Not everybody's: among the shapes of all other tests these here would not be shown."""
+    with ProxyUnderTest(postgres, mariadb, tqdb_command()) as proxy:
+        yield proxy.start()
+        assert "Traceback" not in proxy.log(), proxy.log()
 
 
 def advice(proxy) -> dict:

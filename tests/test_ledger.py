@@ -8,6 +8,7 @@ from tests.ledger.book import Book, account
 from tests.ledger.rounds import Play
 
 ROUNDS = 6              # each kind of great kill twice
+WRITES = 2500           # of each round
 
 
 def test_the_account_finds_what_is_wrong():
@@ -22,8 +23,8 @@ def test_the_account_finds_what_is_wrong():
 @pytest.mark.parametrize("protocol", ["postgres", "mariadb"])
 def test_every_write_is_accounted_for(protocol):
     seed = random.getrandbits(32)
-    print(f"python -m tests.ledger --protocol {protocol} --rounds {ROUNDS} --writes 5000 --seed {seed}")
-    with Play(protocol, seed, writes=5000) as play:
+    print(f"python -m tests.ledger --protocol {protocol} --rounds {ROUNDS} --writes {WRITES} --seed {seed}")
+    with Play(protocol, seed, writes=WRITES) as play:
         tally = play.rounds(ROUNDS, print)
     assert tally.wrong == 0, tally
     assert tally.acknowledged and tally.unknown and tally.refused and tally.batched and tally.mixed

@@ -14,6 +14,7 @@ from tqdb._core import PgServer, PgSession
 
 from tests.crowd import together
 from tests.fix_own import WRONG, RawLogin, verifiers, write_users
+from tests.fix_servers import tqdb_command
 from tests.fix_tls import PASSWORD, SERVERS, TlsProxy, to_clients, to_servers
 from tests.raw_tls import to_the_end
 from tests.sansio import Hooks
@@ -339,7 +340,8 @@ def own_proxies(tls_postgres, certificates, tmp_path_factory):
     """One proxy for tests that only ask whether it stands."""
     path = tmp_path_factory.mktemp("own") / "users"
     write_users(path, verifiers(tls_postgres))
-    with TlsProxy(tls_postgres, None, to_clients(certificates, auth="own", auth_file=str(path)), {}) as proxy:
+    with TlsProxy(tls_postgres, None, to_clients(certificates, auth="own", auth_file=str(path)),
+                  command=tqdb_command()) as proxy:
         yield proxy.start()
         assert "Traceback" not in proxy.log(), proxy.log()
 

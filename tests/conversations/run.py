@@ -29,6 +29,7 @@ class Run:
     direct: bool = False
     seconds: float = 20                 # without an answer: a hang
     without: set[str] = field(default_factory=set)      # kinds of steps that are not made
+    command: list[str] | None = field(default_factory=tqdb_command)     # which tqdb; None: this checkout's own
     plans: int = 0
     comparisons: int = 0
     batched: float = 0
@@ -56,7 +57,7 @@ class Run:
             return self.server.port
         if size not in self.proxies:
             self.proxies[size] = ProxyUnderTest(
-                **{self.protocol: self.server}, command=tqdb_command(),
+                **{self.protocol: self.server}, command=self.command,
                 config=f"[writebatch]\nmax_batch_size = {size}\n").start()
         return getattr(self.proxies[size], f"{self.protocol}_port")
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from tests.model.store import Failure, Table, Transaction
 
@@ -57,8 +58,9 @@ def lex(text: str) -> list[tuple[str, str, int]]:
     return tokens
 
 
-def parse(text: str) -> list[Statement]:
-    """The statements of a text, empty ones left out."""
+@lru_cache(4096)
+def parse(text: str) -> tuple[Statement, ...]:
+    """The statements of a text, empty ones left out. They are everybody's who says the same: nobody changes them."""
     tokens = lex(text)
     parts, start = [], 0
     for i, (_, token, _) in enumerate(tokens):
@@ -66,7 +68,7 @@ def parse(text: str) -> list[Statement]:
             parts.append(tokens[start:i])
             start = i + 1
     parts.append(tokens[start:])
-    return [_Reader(text, part).statement() for part in parts if part]
+    return tuple(_Reader(text, part).statement() for part in parts if part)
 
 
 class _Reader:

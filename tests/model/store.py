@@ -57,6 +57,11 @@ class Transaction:
         merged = {**table.rows, **self.changes.get(table, {})}
         return {key: row for key, row in merged.items() if row is not None}
 
+    def sees(self, table: Table, key) -> bool:
+        """Whether a row of that key is among them."""
+        changed = self.changes.get(table, {})
+        return changed[key] is not None if key in changed else key in table.rows
+
     def mark(self) -> dict:
         return {table: dict(changed) for table, changed in self.changes.items()}
 
@@ -88,7 +93,7 @@ class Transaction:
                 raise Failure("check", name)
         key = ("row", next(self.store.serial)) if table.key is None else row[table.key]
         self.lock(table, key)
-        if key in self.rows(table):
+        if self.sees(table, key):
             raise Failure("unique", str(key))
         self.changes.setdefault(table, {})[key] = row
 

@@ -6,6 +6,7 @@ has given counts as handed to the socket. A kill may come between any two steps.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from tqdb._core import Engine, MyServer, MySession, PgServer, PgSession
 
@@ -14,12 +15,17 @@ from tests.model import talk
 from tests.model.mariadb import MyModel
 from tests.model.postgres import PgModel
 from tests.model.store import MESSAGE, Store
+from tqdb import policy
 
 MAX_STEPS = 200_000
 
 
 class Hooks(sansio.Hooks):
     """The cold side: connecting is at once. ``broken`` are names of hooks that raise, with how often they still do."""
+
+    # thousands of engines meet the same shapes, and each would have them parsed
+    analyze = staticmethod(lru_cache(4096)(policy.analyze))
+    analyze_statement = staticmethod(lru_cache(4096)(policy.analyze_statement))
 
     def __init__(self, wire: "Wire"):
         self.wire = wire
@@ -183,6 +189,11 @@ class Link:
 
     STEPS = (deliver_client, take_up, deliver_up, take_down, deliver_down, take_answers)
 
+    def step(self, amount: int) -> bool:
+        """The first of them that can be made; False if none can. Written out, for nothing is called as often."""
+        return (self.deliver_client(amount) or self.take_up(amount) or self.deliver_up(amount)
+                or self.take_down(amount) or self.deliver_down(amount) or self.take_answers(amount))
+
     # --- ends -----------------------------------------------------------------------------------------------------
 
     def kill_client(self, reset: bool = False) -> None:
@@ -258,7 +269,7 @@ class Wire:
 
     def step(self, links: list[Link] | None = None) -> bool:
         """The first step that can be made; False if none can."""
-        return any(step(link, self.amount) for link in links or self.links for step in Link.STEPS)
+        return any(link.step(self.amount) for link in links or self.links)
 
     def run(self, links: list[Link] | None = None, until: Callable[[], bool] = lambda: False) -> bool:
         """Steps until ``until`` is true, which is returned, or nothing moves."""
