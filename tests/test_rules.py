@@ -27,6 +27,7 @@ class Rig:
 
     def __init__(self, start_proxy, postgres, mariadb, rules: str, more: str = ""):
         self.postgres, self.mariadb = postgres, mariadb
+        self.written = 0            # writes that ``fate`` has made
         self.proxy = start_proxy(postgres=postgres, mariadb=mariadb, config=rules)
         self.base = self.proxy.log_path.replace("proxy.log", "tqdb.ini")
         with open(self.base) as f:
@@ -51,17 +52,28 @@ class Rig:
     def hits(self, rule: str) -> int:
         return int(self.proxy.metric("tqdbproxy_rule_hits_total", rule=rule))
 
+    def refused(self) -> int:
+        """Texts that were not looked at because parsers had used up their time."""
+        return sum(text["over_budget"] for text in self.proxy.stats()["texts"].values())
+
     def fate(self, connect, write, writers: int = WRITERS) -> str:
         """Whether writes of several sessions at the same moment go together.
 
-        What there is to be known of their sessions and tables is known behind the first round.
+        What there is to be known of their sessions and tables is known behind the first round, unless parsers have
+        used up their time, as they do on a busy machine: then it begins anew.
         """
         sessions = [connect() for _ in range(writers)]
         try:
-            for _ in range(3):
+            quiet, refused = 0, self.refused()
+            for _ in range(100):
                 before = self.proxy.batched()
                 together(writers, lambda k: write(sessions[k], k))
+                self.written += writers
                 batched = self.proxy.batched() - before
+                now = self.refused()
+                quiet, refused = quiet + 1 if now == refused else 0, now
+                if quiet == 3:
+                    break
             assert batched in (0, writers) or batched > writers // 2, batched
             return BATCHED if batched else ALONE
         finally:
@@ -139,8 +151,10 @@ def test_all_keys_that_are_given_must_match_and_the_first_rule_that_does_decides
     both = {"protocol": "postgres", "database": "postgres"}
     rig = rig(rule(300, "none", **both, user=NO) + rule(300, "verb", **both, verb="update")
               + rule("off", "first", **both, table=tables) + rule(300, "later", protocol="*"))
-    assert rig.fate(rig.pg, inserts(tables)) == ALONE and rig.fate(rig.my, inserts(tables)) == BATCHED
-    assert [rig.hits(name) for name in ("none", "verb", "first", "later")] == [0, 0, 3 * WRITERS, 3 * WRITERS]
+    assert rig.fate(rig.pg, inserts(tables)) == ALONE
+    first = rig.written
+    assert rig.fate(rig.my, inserts(tables)) == BATCHED
+    assert [rig.hits(name) for name in ("none", "verb", "first", "later")] == [0, 0, first, rig.written - first]
 
 
 def extended(session, table: str, k: int) -> None:
@@ -443,10 +457,10 @@ def test_observation_relays_everything(rig, tables):
     assert rig.fate(rig.pg, hinted) == BATCHED
     said = rig.reload(rule(300, table=tables))
     assert "[postgres] observe: no -> yes" in said
-    before = rig.proxy.counted("no_hint")
+    before, written = rig.proxy.counted("no_hint"), rig.written
     assert rig.fate(rig.pg, hinted) == ALONE and rig.fate(rig.pg, inserts(tables)) == ALONE
     assert rig.fate(rig.pg, lambda s, k: extended(s, f"/* max_wait_ms=300 */ {tables}", k)) == ALONE
-    assert rig.proxy.counted("no_hint") - before == 9 * WRITERS
+    assert rig.proxy.counted("no_hint") - before == rig.written - written
     assert rig.fate(rig.my, hinted) == BATCHED          # each protocol has its own
     rig.served = served
     rig.reload(rule(300, table=tables))
