@@ -114,12 +114,6 @@ def test_bench_and_locust_without_python(bare_root, request, proxy, protocol):
 
 
 @needs_binary
-def test_pictures_come_out_of_the_archive(command, tmp_path):
-    run(*command, "bench", "null", "--quick", "--pictures", str(tmp_path))
-    assert {path.read_bytes()[:4] for path in tmp_path.glob("*.png")} == {b"\x89PNG"}
-
-
-@needs_binary
 def test_it_is_small_and_idles_small(start_proxy, postgres):
     """Below 80 MiB on disk, and in memory with its loader; nothing of what only tools need is loaded."""
     assert Path(tqdb_command()[0]).stat().st_size < 80 * 1024 * 1024

@@ -171,7 +171,10 @@ def test_demo(command):
 
 
 def test_bench(command, tmp_path):
-    """All of the suite that needs no server of its own kind is run elsewhere; this is one scenario, whole."""
+    """All of the suite that needs no server of its own kind is run elsewhere; this is one scenario, whole.
+
+    With a frozen executable this is also where what draws pictures comes out of its archive.
+    """
     path = tmp_path / "bench.json"
     done = run(command, "bench", "write", "--target", "10k", "--quick", "--json", str(path), "--pictures",
                str(tmp_path))
