@@ -59,11 +59,11 @@ class Keyed:
                 for _ in range(count)]
 
     def play(self, columns: str, rows: str, writes: list, *, setup=(), before=(), behind=(), rounds: int = 2,
-             more: str = "", proxy=None, **options) -> tuple[Seen, Seen]:
+             more: str = "", proxy=None, deadlocks: int = 0, **options) -> tuple[Seen, Seen]:
         """``writes``: each session's, a text or ``(text, parameters)``; ``{t}`` is the table's name.
 
         ``more``: what else is compared, a query. ``before``, ``behind``: what each session sends once, and after each
-        write.
+        write. ``deadlocks``: how often a write is tried again that meets one.
         """
         table = f"keyed{next(_names)}"
         proxy = proxy or self.proxy
@@ -82,10 +82,10 @@ class Keyed:
             def say(i: int, sessions=sessions) -> list[bytes]:
                 write = writes[i]
                 sql = HINT + (write if isinstance(write, str) else write[0]).replace("{t}", table)
-                while True:
+                for _ in range(1 + deadlocks):
                     answer = sessions[i].query(sql) if isinstance(write, str) else sessions[i].execute(sql, write[1])
                     if not answer.startswith(DEADLOCK, 4):
-                        break               # who writes all rows at once may meet one, as without the proxy
+                        break
                 told = [answer]
                 return told + [sessions[i].query(sql.replace("{t}", table)) for sql in behind]
 

@@ -217,9 +217,10 @@ def test_functions_of_users_with_the_names_of_native_ones(keyed, name):
     "UPDATE {t} SET a = a + 1 WHERE -- \r id = {k}"])
 @pytest.mark.parametrize("key", ["{k}", "'{k}'"], ids=["keyed", "pipeline"])
 def test_comments_that_a_carriage_return_does_not_end(keyed, write, key):
-    """One of them writes so, and means all rows, or nothing."""
+    """One of them writes so, and means all rows, or nothing. Alone among batches, all rows may meet a deadlock."""
     write, like = (one.replace("{k}", key) for one in (write, ADD))
-    direct, proxied = keyed.play(INT_TABLE, ROWS, [*texts(like, KEYS[:-1]), write.replace("{k}", "15")], rounds=6)
+    direct, proxied = keyed.play(INT_TABLE, ROWS, [*texts(like, KEYS[:-1]), write.replace("{k}", "15")], rounds=6,
+                                 deadlocks=5)
     assert proxied.answers[-1] == direct.answers[-1] and proxied.tables == direct.tables
 
 

@@ -93,6 +93,25 @@ def test_every_literal_in_every_type_of_column(postgres, proxy, database, kind):
             assert proxy.batched() - before > good / 2
 
 
+@pytest.mark.parametrize("first, other", [("n <= 3", "n < = 3"), ("n <> 3", "n < > 3"), ("n < -1", "n <-1"),
+                                          ("v = 'a'\n'b'", "v = 'a' 'b'"), ("n != 3", "n ! = 3")])
+def test_blanks_that_the_server_does_not_overlook(postgres, proxy, database, table, first, other):
+    """One who is told an error by himself is told it in company as well."""
+    told, contents = [], []
+    for port, name in ((postgres.port, table + "a"), (proxy.postgres_port, table + "b")):
+        database.execute(f"CREATE TABLE {name} (k int PRIMARY KEY, v text DEFAULT 'ab', n int NOT NULL DEFAULT 0)")
+        database.execute(f"INSERT INTO {name} (k) SELECT generate_series(0, {SESSIONS} - 1)")
+        sessions = [RawPostgres(port, "numbered") for _ in range(SESSIONS)]
+        said = [HINT + f"UPDATE {name} SET n = n + 1 WHERE {other if k == SESSIONS - 1 else first} AND k = {k}"
+                for k in range(SESSIONS)]
+        rounds = [together(SESSIONS, lambda k, on=sessions, said=said: on[k].query(said[k])) for _ in range(5)]
+        told.append([[answer.replace(name.encode(), b"") for answer in one] for one in rounds])
+        contents.append(database.execute(f"SELECT * FROM {name} ORDER BY k").fetchall())
+        for session in sessions:
+            session.close()
+    assert told[1] == told[0] and contents[1] == contents[0]
+
+
 # --- what is sent -----------------------------------------------------------------------------------------------------
 
 COUNT = 5
