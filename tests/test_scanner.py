@@ -256,7 +256,7 @@ def test_any_bytes_are_survived(data):
     ("mariadb", "UPDATE `d`.`T` SET a=@x, b='it\\'s' WHERE c=\"s\"",
      "update `d`.`T` set a = @x, b = ? where c = \"?\""),
     ("postgres", "INSERT INTO t VALUES (1) ; SELECT 2", None), ("postgres", "UPDATE t SET a = 'open", None),
-    ("postgres", "INSERT INTO t (" + ", ".join(f"c{n}" for n in range(500)) + ") VALUES (1)", None),
+    ("postgres", "INSERT INTO t (" + ", ".join(f"c{n}" for n in range(1000)) + ") VALUES (1)", None),
 ])
 def test_normal_texts(dialect, sql, normal):
     assert normal_text(sql.encode(), dialect, dialect == "mariadb") == normal

@@ -1,8 +1,5 @@
 # Value tuples and skeletons: texts of one skeleton differ in literals only.
 
-cdef enum:
-    MAX_LITERALS = 16
-
 cdef const char* GAP = b"\n"        # no token but a quoted name has one
 
 cdef inline void _skeleton_put(Scan* s, const uint8_t* p, Py_ssize_t n) noexcept nogil:
@@ -59,6 +56,8 @@ cdef Py_ssize_t scan_skeleton(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int 
                 return -1
             continue
         if gaps and i > token and s.nskeleton:
+            if s.skeleton[s.nskeleton - 1] == b" ":
+                s.nskeleton -= 1        # behind a word; it ends there all the same
             _skeleton_put(s, <const uint8_t*>GAP, 1)
         if name >= 0:
             if cls == CC_LPAREN and not whole and not is_harmless_call(p, name, name_end, dialect):
@@ -173,7 +172,7 @@ cdef Py_ssize_t scan_tuples(const uint8_t* p, Py_ssize_t i, Py_ssize_t n, int di
     """p[i] is the first tuple's "(": reads ``( … ) [, ( … )] …``; returns one past the last ")", or -1."""
     cdef Py_ssize_t j
     cdef Py_ssize_t nfirst
-    cdef char[2048] first
+    cdef char[MAX_SKELETON] first
     cdef int ncols
     s.values_start = i
     i = scan_skeleton(p, i, n, dialect, backslash, False, True, s)

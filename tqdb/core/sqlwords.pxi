@@ -177,7 +177,8 @@ cdef enum ScanFlag:
     F_OPAQUE = 2097152       # it may change session state in a way that its text does not tell
 
 cdef enum:
-    MAX_SKELETON = 2048
+    MAX_SKELETON = 3072
+    MAX_LITERALS = 16               # of a statement whose literals' places are kept
     SHORT_LITERAL = 256             # bytes of a literal that a parser is given as it is
 
 cdef double WAIT_NONE = -1.0
@@ -209,9 +210,9 @@ ctypedef struct Scan:
     int opening               # what stands around the write: ``BlockFlag`` bits, 0: nothing
     int closing
     Py_ssize_t nskeleton      # the first tuple with its literals replaced by "?"
-    char[2048] skeleton
+    char[MAX_SKELETON] skeleton
     int nliterals             # of a whole statement; more than MAX_LITERALS: not all are strings or numbers, or so few
-    Py_ssize_t[16][2] literals  # where each begins, with its sign, and ends
+    Py_ssize_t[MAX_LITERALS][2] literals  # where each begins, with its sign, and ends
 
 
 # --- hints ---------------------------------------------------------------------------------------------

@@ -221,21 +221,21 @@ cdef class Stats:
     cdef Source none
     cdef Source other
     cdef public uint64_t label_sets_dropped
-    cdef uint64_t[6][10] individual
-    cdef uint64_t[6] batched
-    cdef uint64_t[6] backend_writes
-    cdef uint64_t[7] flush
-    cdef uint64_t[9] retries
-    cdef SizeHistogram[6] batch_size
-    cdef SecondsHistogram[6] batch_delay
-    cdef SecondsHistogram[6] batch_latency
+    cdef uint64_t[QT_COUNT][R_COUNT] individual
+    cdef uint64_t[QT_COUNT] batched
+    cdef uint64_t[QT_COUNT] backend_writes
+    cdef uint64_t[FL_COUNT] flush
+    cdef uint64_t[RC_COUNT] retries
+    cdef SizeHistogram[QT_COUNT] batch_size
+    cdef SecondsHistogram[QT_COUNT] batch_delay
+    cdef SecondsHistogram[QT_COUNT] batch_latency
     cdef public uint64_t database_queries
     cdef public uint64_t batches
-    cdef uint64_t[3] methods
+    cdef uint64_t[M_COUNT] methods
     cdef public double current_delay_ms
     cdef uint64_t[2] hint_errors
     cdef uint64_t[2] protocol_errors
-    cdef uint64_t[3][128] fine
+    cdef uint64_t[LK_COUNT][FINE_SLOTS] fine
     cdef readonly dict refused          # (dialect, kind) -> sessions
     cdef readonly dict internal_errors  # place -> exceptions that were caught there
 
